@@ -1,0 +1,1 @@
+"""Attention and the few other operations that decide time and memory."""

@@ -1,0 +1,1 @@
+"""Models of structural biology, and how they are trained, tuned, compressed and served."""

@@ -1,0 +1,1 @@
+"""The HTTP API of foldase and the page it serves."""

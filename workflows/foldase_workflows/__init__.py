@@ -1,0 +1,1 @@
+"""The workflow language of foldase and the operators it is written with."""

@@ -1,0 +1,157 @@
+"""What an operator is: a named, versioned step with typed ports, an estimate and a ``run``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+from foldase_workflows.contracts.context import StepContext
+from foldase_workflows.contracts.ports import Port, Ports, ports_of
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One accelerator of a node."""
+
+    name: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What the largest node offers to one step; estimates are made against it."""
+
+    cpus: float
+    memory_bytes: int
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a step is expected to take. A range where the truth depends on the data.
+
+    ``seconds`` is (low, high) wall time; ``memory_bytes`` the peak of resident memory; ``basis`` says in a
+    few words what the figures stand on.
+    """
+
+    seconds: tuple[float, float]
+    memory_bytes: int
+    gpu_memory_bytes: int = 0
+    disk_bytes: int = 0
+    basis: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for the API."""
+        return {
+            "seconds": list(self.seconds),
+            "memory_bytes": self.memory_bytes,
+            "gpu_memory_bytes": self.gpu_memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "basis": self.basis,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a step reserves while it runs. ``memory_bytes`` is a reservation, not a cap."""
+
+    cpu: float = 1.0
+    memory_bytes: int = 0
+    gpu: float = 0.0
+
+    def to_json(self) -> dict[str, float | int]:
+        """Plain values for the database and the API."""
+        return {"cpu": self.cpu, "memory_bytes": self.memory_bytes, "gpu": self.gpu}
+
+
+InputsT = TypeVar("InputsT", bound=Ports)
+OutputsT = TypeVar("OutputsT", bound=Ports)
+
+
+class Operator(ABC, Generic[InputsT, OutputsT]):
+    """Base of all operators; one file each in ``operators/``.
+
+    A subclass sets ``name``, ``version``, ``help``, ``Inputs`` and ``Outputs``. The version is part of the
+    identity of every result: raise it when the same inputs would give another answer. Nothing heavier than
+    the standard library, pydantic and the contracts may be imported by the module itself; torch, zarr and
+    Biopython come in inside ``run``.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    help: ClassVar[str]
+    family: ClassVar[str] = "cpu"
+    """Steps of one family share warm worker processes."""
+    resources: ClassVar[Resources] = Resources()
+    """The default request where a document says nothing."""
+    deterministic: ClassVar[bool] = True
+    """False for steps whose results must never come from the cache."""
+    Inputs: type[InputsT]
+    Outputs: type[OutputsT]
+
+    @abstractmethod
+    def run(self, inputs: InputsT, context: StepContext) -> OutputsT:
+        """Do the work. Artifact inputs are read-only paths; artifact outputs are paths made by ``context``.
+
+        Raises:
+            BadInput: an input cannot be worked with; the location names the record.
+            Cancelled: by ``context.check_cancelled()``.
+        """
+
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        """What the step will take, from the inputs known so far (artifacts as ``Artifact``).
+
+        Must not import torch. None means that nothing can be said.
+        """
+        return None
+
+    @property
+    def reference(self) -> str:
+        """``name@version``, as a document writes it."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def signature(self) -> Signature:
+        """The operator as the language sees it."""
+        return Signature(
+            name=self.name,
+            version=self.version,
+            help=self.help,
+            inputs=ports_of(self.Inputs),
+            outputs=ports_of(self.Outputs),
+            resources=self.resources,
+            deterministic=self.deterministic,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Name and ports of an operator, without its code."""
+
+    name: str
+    version: int
+    help: str
+    inputs: dict[str, Port]
+    outputs: dict[str, Port]
+    resources: Resources = field(default_factory=Resources)
+    deterministic: bool = True
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the API and the editor."""
+        return {
+            "reference": self.reference,
+            "name": self.name,
+            "version": self.version,
+            "help": self.help,
+            "inputs": [port.to_json() for port in self.inputs.values()],
+            "outputs": [port.to_json() for port in self.outputs.values()],
+            "resources": self.resources.to_json(),
+            "deterministic": self.deterministic,
+        }
