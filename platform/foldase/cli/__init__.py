@@ -1,0 +1,1 @@
+"""The ``foldase`` command."""

@@ -1,0 +1,128 @@
+"""What the scheduler asks of whoever runs attempts: Ray in the product, threads in this process in tests.
+
+The scheduler decides and remembers; an executor only carries out. Reports come back at least once and in
+any order: the scheduler drops those whose fence is no longer current.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from foldase_workflows.contracts.failures import Cause
+from foldase_workflows.contracts.operator import Hardware, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of one step, complete: whoever holds a task can run it without the database.
+
+    ``inputs`` are plain values with artifacts as references, defaults filled in. ``fence`` rises with every
+    claim of a step; only the report that carries the current one is committed. ``identity`` is the cache
+    key of the step and names its checkpoint folder, so that a later attempt or a resumed run finds it.
+    """
+
+    run: str
+    step: str
+    attempt: int
+    fence: int
+    operator: str
+    family: str
+    identity: str
+    inputs: dict[str, Any]
+    resources: Resources
+    timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The attempt has begun on a worker."""
+
+    run: str
+    step: str
+    fence: int
+    worker: str
+    node: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Progress, new log bytes or new metric bytes of a running attempt; thinned out by the worker.
+
+    ``log_offset`` and ``metrics_offset`` are the sizes of the attempt's files so far, in bytes.
+    """
+
+    run: str
+    step: str
+    fence: int
+    fraction: float | None = None
+    message: str | None = None
+    log_offset: int | None = None
+    metrics_offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The attempt is over and its artifacts already lie in the blob store.
+
+    ``outputs`` are plain values with artifacts as references; ``peak_memory_bytes`` and ``cpu_seconds`` are
+    what the attempt really took, where the worker could tell.
+    """
+
+    run: str
+    step: str
+    fence: int
+    outputs: dict[str, Any]
+    peak_memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+    log_offset: int = 0
+    metrics_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt is over without a result. ``error`` has code, message, location and hint."""
+
+    run: str
+    step: str
+    fence: int
+    cause: Cause
+    error: dict[str, Any] = field(default_factory=dict)
+    log_offset: int = 0
+    metrics_offset: int = 0
+
+
+Report = Started | Progressed | Succeeded | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class TaskId:
+    """Names one claim of a step."""
+
+    run: str
+    step: str
+    fence: int
+
+
+class Executor(Protocol):
+    """Runs tasks. No method blocks for longer than a moment."""
+
+    def total(self) -> Resources:
+        """What all nodes together offer now; zero while the cluster is starting."""
+
+    def largest_node(self) -> Hardware | None:
+        """The node a single step must fit on; None while the cluster is starting."""
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Start these tasks, in order, as soon as their resources allow."""
+
+    def cancel(self, tasks: Iterable[TaskId], *, grace_seconds: float) -> None:
+        """Ask tasks to stop; after the grace their worker is killed. Each ends in a ``Failed`` report."""
+
+    def poll(self, timeout_seconds: float) -> list[Report]:
+        """What happened since the last call; waits up to the timeout when there is nothing yet."""
+
+    def running(self) -> frozenset[TaskId]:
+        """Tasks that a live worker holds, so that a restarted scheduler can adopt them."""

@@ -1,0 +1,1 @@
+"""Durable state: the database, the content-addressed blobs and the event log."""
