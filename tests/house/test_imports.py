@@ -1,0 +1,251 @@
+"""The house stays a house: imports go down the floors, never in circles, and answers never wait for torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ROOTS = {
+    "foldase_web": ROOT / "web",
+    "foldase": ROOT / "platform",
+    "foldase_workflows": ROOT / "workflows",
+    "foldase_models": ROOT / "science_models",
+    "foldase_kernels": ROOT / "kernels",
+}
+FLOORS = ["foldase_kernels", "foldase_models", "foldase_workflows", "foldase", "foldase_web"]
+
+MODELS = "foldase_models"
+MAY_IMPORT = {
+    "foldase_kernels": set(),
+    "foldase_models.errors": set(),
+    "foldase_models.layers": {"foldase_kernels"},
+    "foldase_models.folding": {"foldase_models.layers", "foldase_kernels"},
+    "foldase_models.language": {"foldase_models.layers", "foldase_kernels"},
+    "foldase_models.multimodal": {"foldase_models.layers", "foldase_kernels"},
+    "foldase_models.training": {"foldase_kernels"},
+    "foldase_models.inference": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
+    "foldase_models.compression": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
+    "foldase_models.preference": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
+    "foldase_models.planning": {"config"},
+    "foldase_models.metrics": set(),
+    "foldase_models.coevolution": set(),
+    "foldase_models.injection": {
+        "foldase_models.folding",
+        "foldase_models.language",
+        "foldase_models.multimodal",
+        "foldase_models.layers",
+        "foldase_kernels",
+    },
+    "foldase_models.recipes": {MODELS, "foldase_kernels"},
+    "foldase_workflows.contracts": set(),
+    "foldase_workflows.spec": {"foldase_workflows.contracts"},
+    "foldase_workflows.formats": {"foldase_workflows.contracts"},
+    "foldase_workflows.operators": {
+        "foldase_workflows.contracts",
+        "foldase_workflows.formats",
+        "foldase_models.planning",
+    },
+    "foldase.store": {"foldase_workflows.contracts", "foldase_workflows.spec"},
+    "foldase.scheduler": {"foldase.store", "foldase_workflows.spec", "foldase_workflows.contracts"},
+    "foldase.runtime": {
+        "foldase.store",
+        "foldase.scheduler",
+        "foldase_workflows.spec",
+        "foldase_workflows.contracts",
+        "foldase_workflows.formats",
+    },
+    "foldase.cli": {
+        "foldase.client",
+        "foldase_workflows.spec",
+        "foldase_workflows.contracts",
+        "foldase_workflows.formats",
+    },
+    "foldase.client": {
+        "foldase_workflows.spec",
+        "foldase_workflows.contracts",
+        "foldase_workflows.formats",
+    },
+    "foldase_web": {
+        "foldase.store",
+        "foldase.scheduler",
+        "foldase_workflows.spec",
+        "foldase_workflows.contracts",
+        "foldase_workflows.formats",
+    },
+}
+"""Room -> rooms it may import, after the table of the design; a room may always import itself and errors."""
+
+THIRD_PARTY = {
+    "foldase_kernels": {"torch", "triton", "numpy"},
+    "foldase_models": {"torch", "numpy", "safetensors"},
+    "foldase_workflows.contracts": {"pydantic", "pydantic_core", "annotated_types"},
+}
+"""Rooms that must run on a bare machine, and what they may find there."""
+
+ANSWERING = [
+    "foldase_web.app",
+    "foldase_web.main",
+    "foldase.cli.main",
+    "foldase.client",
+    "foldase.store",
+    "foldase.scheduler",
+    "foldase_workflows.spec",
+    "foldase_workflows.formats",
+    "foldase_workflows.operators",
+    "foldase_models.planning",
+]
+"""Modules that answer a person, directly or by being imported."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement of one file, reduced to the module it loads."""
+
+    importer: str
+    target: str
+    line: int
+    top_level: bool
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package, root in SOURCE_ROOTS.items():
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, bool]]:
+    pending: list[tuple[ast.AST, bool]] = [(node, True) for node in tree.body]
+    while pending:
+        node, top_level = pending.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node, top_level
+        inside = top_level and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        pending += [(child, inside) for child in ast.iter_child_nodes(node)]
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    found: list[Import] = []
+    for name, path in modules().items():
+        for statement, top_level in _statements(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(statement, ast.Import):
+                targets = [alias.name for alias in statement.names]
+            else:
+                assert isinstance(statement, ast.ImportFrom)
+                assert statement.level == 0, f"{path}:{statement.lineno}: relative import"
+                base = statement.module or ""
+                targets = [
+                    f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules() else base
+                    for alias in statement.names
+                ]
+            found += [Import(name, target, statement.lineno, top_level) for target in sorted(set(targets))]
+    return tuple(found)
+
+
+def room_of(module: str) -> str | None:
+    """The longest room that holds the module."""
+    holding = [room for room in MAY_IMPORT if module == room or module.startswith(room + ".")]
+    return max(holding, key=len, default=None)
+
+
+def _ours(module: str) -> bool:
+    return module.split(".")[0] in SOURCE_ROOTS
+
+
+def _where(edge: Import) -> str:
+    return f"{modules()[edge.importer].relative_to(ROOT)}:{edge.line}: {edge.importer} imports {edge.target}"
+
+
+def test_imports_go_down_the_floors_only() -> None:
+    wrong = [
+        _where(edge)
+        for edge in imports()
+        if _ours(edge.target)
+        and FLOORS.index(edge.target.split(".")[0]) > FLOORS.index(edge.importer.split(".")[0])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def _allowed(edge: Import, room: str) -> bool:
+    allowed = MAY_IMPORT[room] | {room, "foldase_models.errors"}
+    if edge.target in {"foldase_workflows", "foldase", MODELS} or edge.target == room:
+        return True
+    if room == "foldase_models.planning" and edge.target.endswith(".config"):
+        return True
+    if room == "foldase_workflows.operators" and not edge.top_level and edge.target.startswith(MODELS):
+        return True
+    return any(edge.target == name or edge.target.startswith(name + ".") for name in allowed)
+
+
+def test_rooms_import_only_what_the_design_allows() -> None:
+    wrong = []
+    for edge in imports():
+        room = room_of(edge.importer)
+        if room is not None and _ours(edge.target) and not _allowed(edge, room):
+            wrong.append(_where(edge))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_lies_in_a_room_of_the_design() -> None:
+    faces = {*SOURCE_ROOTS}
+    homeless = [name for name in modules() if room_of(name) is None and name not in faces]
+    assert not homeless, f"no room of the design holds {homeless}"
+
+
+def test_no_import_circles_lazy_and_type_only_imports_included() -> None:
+    graph: dict[str, set[str]] = {name: set() for name in modules()}
+    for edge in imports():
+        if edge.target in graph and edge.target != edge.importer:
+            graph[edge.importer].add(edge.target)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("import circle: " + " -> ".join(error.args[1]))
+
+
+def test_only_the_runtime_imports_ray() -> None:
+    wrong = [
+        _where(edge)
+        for edge in imports()
+        if edge.target.split(".")[0] == "ray" and not edge.importer.startswith("foldase.runtime.")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_bare_rooms_need_no_more_than_they_may() -> None:
+    wrong = []
+    for edge in imports():
+        first = edge.target.split(".")[0]
+        if _ours(edge.target) or first in sys.stdlib_module_names:
+            continue
+        for room, allowed in THIRD_PARTY.items():
+            inside = edge.importer == room or edge.importer.startswith(room + ".")
+            if inside and first not in allowed:
+                wrong.append(_where(edge))
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("module", ANSWERING)
+def test_what_answers_a_person_loads_neither_torch_nor_ray(module: str) -> None:
+    probe = (
+        f"import sys, {module}\n"
+        "from foldase_workflows.contracts import default_registry\n"
+        "default_registry()\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'ray', 'triton'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]", f"{module} loads {done.stdout.strip()}"
