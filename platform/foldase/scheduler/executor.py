@@ -83,15 +83,21 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The attempt is over without a result. ``error`` has code, message, location and hint."""
+    """The attempt is over without a result. ``error`` has code, message, location and hint.
+
+    ``exit`` says how the worker process ended, where it did (``signal 9``).
+    """
 
     run: str
     step: str
     fence: int
     cause: Cause
     error: dict[str, Any] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+    cpu_seconds: float = 0.0
     log_offset: int = 0
     metrics_offset: int = 0
+    exit: str | None = None
 
 
 Report = Started | Progressed | Succeeded | Failed
@@ -115,6 +121,13 @@ class Executor(Protocol):
     def largest_node(self) -> Hardware | None:
         """The node a single step must fit on; None while the cluster is starting."""
 
+    def queue_depth(self, operator: str) -> int:
+        """How many tasks of this operator one slot may hold at a time; 1 unless its steps are tiny.
+
+        For steps known to be so short that the way to a worker takes longer than the work, the scheduler
+        claims up to this many times what the resources allow, so that workers never wait for it.
+        """
+
     def submit(self, tasks: Sequence[Task]) -> None:
         """Start these tasks, in order, as soon as their resources allow."""
 
@@ -122,7 +135,11 @@ class Executor(Protocol):
         """Ask tasks to stop; after the grace their worker is killed. Each ends in a ``Failed`` report."""
 
     def poll(self, timeout_seconds: float) -> list[Report]:
-        """What happened since the last call; waits up to the timeout when there is nothing yet."""
+        """What happened since the last call; waits up to the timeout when there is nothing yet.
+
+        Calling it again says that what the last call returned is committed: only then may a worker forget
+        a result. Reports that were handed out but not followed by another call come again after a restart.
+        """
 
     def running(self) -> frozenset[TaskId]:
         """Tasks that a live worker holds, so that a restarted scheduler can adopt them."""
