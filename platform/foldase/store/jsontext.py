@@ -1,0 +1,36 @@
+"""JSON as the store writes it: compact, UTF-8, no NaN."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_canonical = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, sort_keys=True)
+
+loads = json.loads
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: a value is no JSON.
+    """
+    return _plain.encode(value)
+
+
+def canonical(value: Any) -> str:
+    """Compact JSON with sorted keys: equal values give equal text. Raises like :func:`dumps`."""
+    return _canonical.encode(value)
+
+
+def dumps_or_none(value: Any) -> str | None:
+    """Compact JSON, or None for None: what a nullable column holds."""
+    return None if value is None else _plain.encode(value)
+
+
+def loads_or_none(text: str | None) -> Any:
+    """The inverse of :func:`dumps_or_none`."""
+    return None if text is None else json.loads(text)
