@@ -20,6 +20,9 @@ CLUSTAL_HEADERS = frozenset({"CLUSTAL", "PROBCONS", "MUSCLE", "MSAPROBS", "Kalig
 """First words of the programs whose Clustal output Biopython knows."""
 
 _STOCKHOLM_HEADER = "# STOCKHOLM 1.0"
+_PATIENCE = 8
+"""Reads at the end of the file after which a parser is told to stop: Biopython's loop for Clustal waits for
+ever for the first row of a file that has none."""
 
 
 def read_stockholm(lines: LineReader, allowed: str) -> list[Record]:
@@ -58,6 +61,7 @@ class _RowLines:
     def __init__(self, lines: LineReader) -> None:
         self._lines = lines
         self._started = False
+        self._reads_past_end = 0
         self.row_lines: dict[str, int] = {}
 
     def readline(self) -> str:
@@ -65,6 +69,10 @@ class _RowLines:
         while line and not self._started and not line.strip():
             line = self._lines.readline()
         self._started = True
+        if not line:
+            self._reads_past_end += 1
+            if self._reads_past_end > _PATIENCE:
+                raise ValueError("the file ends too early")
         name = line.split(maxsplit=1)[:1] if line and not line[0].isspace() else []
         if name:
             self.row_lines.setdefault(name[0], self._lines.number)
