@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import annotated_types
 from pydantic import BaseModel, ConfigDict
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import to_jsonable_python
 
 from foldase_workflows.contracts.types import PortType, list_of, parse_type
 
@@ -91,12 +91,12 @@ def _port(name: str, info: FieldInfo) -> Port:
     annotation, markers = info.annotation, list(info.metadata)
     choices = _choices(annotation)
     required = info.is_required()
-    default = None if required or info.default is PydanticUndefined else info.get_default()
+    default = None if required else info.get_default(call_default_factory=True, validated_data={})
     return Port(
         name=name,
         type=_type_of(name, annotation, markers),
         required=required,
-        default=default,
+        default=to_jsonable_python(default),
         help=info.description or "",
         choices=choices,
         limits=_limits(markers),

@@ -1,0 +1,1 @@
+"""The expression language inside ``${{ }}``: total, typed, without side effects."""

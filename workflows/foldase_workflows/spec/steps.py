@@ -1,0 +1,211 @@
+"""What a checked step is made of: its request for resources, its rules for retries, its templates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.contracts.failures import Cause
+from foldase_workflows.contracts.operator import Estimate, Hardware, Operator, Resources
+from foldase_workflows.contracts.types import PortType
+from foldase_workflows.spec import quantities
+from foldase_workflows.spec.expressions.template import Template
+from foldase_workflows.spec.models import DefaultsSpec, ResourcesSpec, RetrySpec, StepSpec
+from foldase_workflows.spec.quantities import Factor
+from foldase_workflows.spec.values import RETRY_CAUSES
+
+AnyOperator = Operator[Any, Any]
+CacheUse = Literal["use", "refresh", "off"]
+
+_DEFAULT_CAUSES = frozenset({Cause.OOM_HOST, Cause.OOM_GPU, Cause.TIMEOUT, Cause.INFRASTRUCTURE})
+_ESTIMATE_FAULTS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When and how an attempt is repeated. ``max`` counts further attempts after the first."""
+
+    max: int = 0
+    backoff: tuple[float, float] = (5.0, 120.0)
+    on: frozenset[Cause] = _DEFAULT_CAUSES
+    on_oom: tuple[tuple[str, Factor], ...] = ()
+
+    def wait_seconds(self, failures: int) -> float:
+        """How long to wait after so many failures: the first wait, doubled each time, up to the longest."""
+        low, high = self.backoff
+        return min(high, low * 2.0 ** min(failures - 1, 60))
+
+    def after_oom(
+        self, resources: Resources, inputs: Mapping[str, Any], times: int
+    ) -> tuple[Resources, dict[str, Any]]:
+        """Resources and inputs for the attempt after running out of memory ``times`` times."""
+        changed = dict(inputs)
+        for target, factor in self.on_oom if times else ():
+            if target == "memory":
+                memory = int(factor.apply(resources.memory_bytes, times)) if resources.memory_bytes else 0
+                resources = replace(resources, memory_bytes=memory)
+            elif target == "cpu":
+                resources = replace(resources, cpu=factor.apply(float(resources.cpu), times))
+            elif isinstance(value := changed.get(target.removeprefix("with.")), (int, float)):
+                changed[target.removeprefix("with.")] = factor.apply(value, times)
+        return resources, changed
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The resources of a step as asked for; None leaves it to the operator, ``auto`` to its estimate."""
+
+    cpu: float | Literal["auto"] | None = None
+    memory_bytes: int | Literal["auto"] | None = None
+    gpu: float | Literal["auto"] | None = None
+    labels: Mapping[str, tuple[str, ...]] | None = None
+
+    def resources(
+        self, operator: AnyOperator, estimate: Estimate | None, hardware: Hardware | None
+    ) -> Resources:
+        """What is reserved, with the operator's defaults filled in."""
+        own = operator.resources
+        memory = own.memory_bytes if self.memory_bytes is None else self.memory_bytes
+        if memory == "auto":
+            memory = estimate.memory_bytes if estimate else own.memory_bytes
+        cpu = own.cpu if self.cpu is None else self.cpu
+        if cpu == "auto":
+            cpu = min(own.cpu, hardware.cpus) if hardware else own.cpu
+        gpu = own.gpu if self.gpu is None else self.gpu
+        if gpu == "auto":
+            wanted = estimate is not None and estimate.gpu_memory_bytes > 0
+            gpu = 1.0 if wanted and hardware is not None and hardware.gpus else own.gpu
+        return Resources(cpu=float(cpu), memory_bytes=int(memory), gpu=float(gpu))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a scattered step: its stable key and the values of ``each``."""
+
+    key: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedStep:
+    """A step whose names and types are right.
+
+    ``needs`` are all steps it waits for, ``after`` those among them it names for their order alone.
+    ``inputs`` has a template for each port that the document gives.
+    """
+
+    name: str
+    operator: AnyOperator
+    inputs: Mapping[str, Template]
+    each: Mapping[str, Template]
+    each_types: Mapping[str, PortType]
+    condition: Template | None
+    needs: tuple[str, ...]
+    after: tuple[str, ...]
+    request: Request
+    retry: Retry
+    timeout_seconds: float | None
+    cache: CacheUse
+    allow_failures: int | str | None
+
+    @property
+    def uses(self) -> str:
+        """``name@version`` of the operator."""
+        return self.operator.reference
+
+    @property
+    def scattered(self) -> bool:
+        """Whether it runs once per item."""
+        return bool(self.each)
+
+    def failures_allowed(self, items: int) -> int:
+        """How many of so many items may fail while the step still counts as succeeded."""
+        if self.allow_failures is None:
+            return 0
+        return quantities.parse_allowance(self.allow_failures, items)
+
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        """What the operator expects for these inputs, which need not be all; None where it cannot say."""
+        readable = {name: _with_artifacts(value) for name, value in known.items()}
+        try:
+            return self.operator.estimate(readable, hardware)
+        except _ESTIMATE_FAULTS:
+            # An estimate is advice: a value it did not expect must not stop a plan or a run.
+            return None
+
+    def resources(self, inputs: Mapping[str, Any], hardware: Hardware | None) -> Resources:
+        """What one attempt with these inputs reserves on a node of this kind."""
+        asks = "auto" in (self.request.cpu, self.request.memory_bytes, self.request.gpu)
+        estimate = self.estimate(inputs, hardware) if asks and hardware is not None else None
+        return self.request.resources(self.operator, estimate, hardware)
+
+
+def _with_artifacts(value: Any) -> Any:
+    """A plain value with references as ``Artifact``."""
+    if Artifact.is_json(value):
+        return Artifact.from_json(value)
+    if isinstance(value, list):
+        return [_with_artifacts(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_artifacts(item) for name, item in value.items()}
+    return value
+
+
+def request_of(step: StepSpec, defaults: DefaultsSpec | None) -> Request:
+    """The request of a step; each field that it leaves out comes from the defaults."""
+    shared = (defaults and defaults.resources) or ResourcesSpec()
+    own = step.resources or ResourcesSpec()
+    cpu = shared.cpu if own.cpu is None else own.cpu
+    memory = shared.memory if own.memory is None else own.memory
+    gpu = shared.gpu if own.gpu is None else own.gpu
+    labels = shared.labels if own.labels is None else own.labels
+    return Request(
+        cpu=cpu if cpu in (None, "auto") else float(cpu),
+        memory_bytes=memory if memory in (None, "auto") else quantities.parse_bytes(memory),
+        gpu=gpu if gpu in (None, "auto") else quantities.parse_gpu(gpu),
+        labels={
+            name: tuple(wanted) if isinstance(wanted, list) else (wanted,) for name, wanted in labels.items()
+        }
+        if labels
+        else None,
+    )
+
+
+def retry_of(step: StepSpec, defaults: DefaultsSpec | None) -> Retry:
+    """The retry rules of a step; each field that it leaves out comes from the defaults."""
+    shared = defaults.retry if defaults else None
+    sections = [section for section in (step.retry, shared) if section is not None]
+    if not sections:
+        return Retry()
+
+    def pick(field: str) -> Any:
+        for section in sections:
+            if field in section.model_fields_set:
+                return getattr(section, field)
+        return getattr(RetrySpec(), field)
+
+    on = pick("on")
+    return Retry(
+        max=pick("max"),
+        backoff=quantities.parse_duration_range(pick("backoff")),
+        on=_DEFAULT_CAUSES if on is None else frozenset(cause for name in on for cause in RETRY_CAUSES[name]),
+        on_oom=tuple(
+            (target, quantities.parse_factor(text)) for target, text in (pick("on_oom") or {}).items()
+        ),
+    )
+
+
+def timeout_of(step: StepSpec, defaults: DefaultsSpec | None) -> float | None:
+    """The longest time of one attempt in seconds, or None."""
+    text = step.timeout if step.timeout is not None else defaults.timeout if defaults else None
+    return None if text is None else quantities.parse_duration(text)
+
+
+def cache_of(step: StepSpec, defaults: DefaultsSpec | None, operator: AnyOperator) -> CacheUse:
+    """Whether results are reused; never those of an operator that is not deterministic."""
+    wanted = step.cache if step.cache is not None else defaults.cache if defaults else None
+    if not operator.deterministic or wanted is False:
+        return "off"
+    return "refresh" if wanted == "refresh" else "use"
