@@ -1,0 +1,1 @@
+"""The bodies of requests and answers; the typed client of the page is generated from them."""

@@ -1,0 +1,1 @@
+"""What the routes call: the work between HTTP and the store."""
