@@ -173,6 +173,13 @@ class Queries:
                 found.update(connection.execute(query).scalars())
         return frozenset(found)
 
+    def cached_outputs(self, key: str) -> Json | None:
+        """The outputs stored under a cache key, None without any; for planning with expected hits."""
+        table = schema.cache_entry.c
+        with self._database.read() as connection:
+            text = connection.execute(select(table.outputs).where(table.key == key)).scalar()
+        outputs: Json | None = loads_or_none(text)
+        return outputs
 
 def read_run_summary(connection: Connection, run: str) -> RunSummary:
     """One run as in a list, inside a transaction; raises NotFound."""
