@@ -181,6 +181,7 @@ class Queries:
         outputs: Json | None = loads_or_none(text)
         return outputs
 
+
 def read_run_summary(connection: Connection, run: str) -> RunSummary:
     """One run as in a list, inside a transaction; raises NotFound."""
     row = connection.execute(rows.run_summary_columns().where(_run.id == run)).one_or_none()
