@@ -107,6 +107,9 @@ def _syntax_fault(error: yaml.MarkedYAMLError, source: Source, faults: Faults) -
         problem, context, hint = "a quoted text that is never closed", "", "close the quote on the same line"
     elif mark and source.text[mark.index : mark.index + 1] == "\t":
         problem, context, hint = "a tab where YAML wants spaces", "", "indent with spaces"
+    elif "flow" in context and opened and not source.text[mark.index :].strip():
+        line, column = opened.line, opened.column
+        problem, context, hint = "a bracket that is never closed", "", "close the bracket"
     elif "flow" in context and opened:
         context = f"in the brackets opened on line {opened.line + 1}, column {opened.column + 1}"
     elif "mapping values are not allowed" in problem:

@@ -128,20 +128,20 @@ class _Parser:
         return node
 
     def _primary(self) -> Node:
-        token = self._next()
+        token = self.token
+        if token.kind not in ("number", "text", "name", "(", "["):
+            wanted = "a value" if token.kind == "end" else f"a value, not {show(token.text)},"
+            raise self._fault(f"{wanted} is expected here", "check operators and brackets")
+        self._next()
         if token.kind in ("number", "text"):
             return self._made(Literal(token.value, offset=token.offset))
-        if token.kind == "(":
-            node = self._choice()
-            self._expect(")", "close the bracket")
-            return node
-        if token.kind == "[":
-            return self._made(ListOf(self._arguments("]"), offset=token.offset))
         if token.kind == "name":
             return self._named(token)
-        self.at -= 1
-        wanted = "a value" if token.kind == "end" else f"a value, not {show(token.text)},"
-        raise self._fault(f"{wanted} is expected here", "check operators and brackets")
+        if token.kind == "[":
+            return self._made(ListOf(self._arguments("]"), offset=token.offset))
+        node = self._choice()
+        self._expect(")", "close the bracket")
+        return node
 
     def _named(self, token: Token) -> Node:
         if token.text in _CONSTANTS:
@@ -188,10 +188,10 @@ class _Parser:
         self._next()
 
     def _name(self, wanted: str) -> str:
-        token = self._next()
-        if token.kind != "name" and not token.text.isidentifier():
-            self.at -= 1
+        token = self.token
+        if not token.text.isidentifier():
             raise self._fault(f"{wanted} is expected after the dot", "names hold letters, digits and _")
+        self._next()
         return token.text
 
     def _expect(self, kind: str, hint: str) -> None:
