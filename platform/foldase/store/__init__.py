@@ -19,7 +19,8 @@ The API reads, everywhere:
 
 The API writes what people ask for:
 
-- ``store.requests.submit(Submission, user=, idempotency_key=, body_digest=) -> (Run, new)``,
+- ``store.requests.submit(Submission.of(checked, inputs, source=), user=, idempotency_key=,
+  body_digest=) -> (Run, new)``,
   ``.resume(run, user=, idempotency_key=) -> (Run, new)``, ``.request_cancel(run) -> RunSummary``,
   ``.register_artifact(artifact)``
 - ``store.accounts``: ``new_code``, ``redeem_code``, ``new_token``, ``sign_in``, ``token_user``,
@@ -38,7 +39,7 @@ from foldase.store.clock import Clock, SystemClock, rfc3339
 from foldase.store.commits import Changes, Commits, Diverged
 from foldase.store.events import RUN_KINDS, Events
 from foldase.store.faults import FAULTPOINTS, faultpoint
-from foldase.store.identity import Identity, complete_inputs, environment, identify
+from foldase.store.identity import Identity, environment, identify
 from foldase.store.leases import Lease, LeaseLost, Leases
 from foldase.store.logs import AttemptLogs, LineWriter, Page
 from foldase.store.records import (
@@ -98,7 +99,6 @@ __all__ = [
     "Why",
     "WorkerRecord",
     "artifact_json",
-    "complete_inputs",
     "environment",
     "faultpoint",
     "identify",

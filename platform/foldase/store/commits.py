@@ -13,11 +13,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Update, bindparam, insert, select, update
 
-from foldase.store import events, schema
+from foldase.store import events, rows, schema
 from foldase.store.database import Database
 from foldase.store.events import NewEvent
+from foldase.store.jsontext import dumps
 from foldase.store.leases import Lease, check_and_renew
 from foldase.store.requests import record_artifacts
+from foldase.store.schema import TERMINAL
 from foldase_workflows.contracts.artifacts import Artifact
 from foldase_workflows.contracts.errors import Unavailable
 
@@ -139,11 +141,36 @@ class Commits:
             if changes.events:
                 events.append(connection, changes.events, moment)
 
+    def refuse(self, lease: Lease, run: str, error: Row, moment: int) -> None:
+        """End a run that cannot be taken up; all of its open steps are skipped.
+
+        Raises:
+            LeaseLost, StorageFull, Unavailable, Damaged: nothing was written.
+        """
+        reason: str = error["message"]
+        with self._database.write() as connection:
+            check_and_renew(connection, lease, moment)
+            connection.execute(_REFUSE_STEPS, {"of_run": run, "message": reason, "finished_at": moment})
+            connection.execute(
+                _REFUSE_RUN, {"of_run": run, "error": dumps(error), "finished_at": moment, "progress": 1.0}
+            )
+            row = connection.execute(rows.run_summary_columns().where(_run.c.id == run)).one()
+            summary = rows.run_summary(row)
+            skipped = connection.execute(
+                rows.step_summary_columns().where(_step.c.run == run, _step.c.finished_at == moment)
+            )
+            new = [
+                NewEvent("step.state", run, step.id, dumps(step.to_json()))
+                for step in map(rows.step_summary, skipped)
+            ]
+            new.append(NewEvent("run.state", run, None, dumps(summary.to_json())))
+            events.append(connection, new, moment)
+
     def live(self) -> list[LiveRun]:
         """All runs that have not ended, oldest first."""
         with self._database.read() as connection:
-            rows = connection.execute(_LIVE).all()
-        return [LiveRun(row.id, row.cancel_requested_at is not None) for row in rows]
+            found = connection.execute(_LIVE).all()
+        return [LiveRun(row.id, row.cancel_requested_at is not None) for row in found]
 
     def load(self, run: str) -> LoadedRun:
         """Everything of one run, as of one moment."""
@@ -172,7 +199,7 @@ class Commits:
         """
         table = schema.step.c
         columns = (table.run, table.id, table.cache_key, table.outputs)
-        rows: dict[str, Any] = {}
+        newest: dict[str, Any] = {}
         current: str | None = run
         first = run
         with self._database.read() as connection:
@@ -182,11 +209,11 @@ class Commits:
                     table.run == current, table.state == "succeeded", table.cache_key.is_not(None)
                 )
                 for row in connection.execute(query):
-                    rows.setdefault(row.id, row)
+                    newest.setdefault(row.id, row)
                 current = connection.execute(
                     select(schema.run.c.resumed_from).where(schema.run.c.id == current)
                 ).scalar()
-        return first, rows
+        return first, newest
 
     def cache(self) -> CacheConnection:
         """A :class:`CacheReader` for a ``with`` block."""
@@ -217,14 +244,14 @@ class CacheConnection:
         return self._reader
 
 
-def _many(connection: Connection, statement: Any, rows: list[Row]) -> None:
-    if rows:
-        connection.execute(statement, rows)
+def _many(connection: Connection, statement: Any, values: list[Row]) -> None:
+    if values:
+        connection.execute(statement, values)
 
 
-def _guarded(connection: Connection, statement: Any, rows: list[Row]) -> None:
+def _guarded(connection: Connection, statement: Any, values: list[Row]) -> None:
     """Update one row for each dictionary, or find out that the database is otherwise than believed."""
-    if rows and connection.execute(statement, rows).rowcount != len(rows):
+    if values and connection.execute(statement, values).rowcount != len(values):
         raise Diverged("the database is not as this scheduler remembers it")
 
 
@@ -276,6 +303,16 @@ _RUN = (
     update(_run)
     .where(_run.c.id == bindparam("of_run"), _run.c.state.in_(LIVE))
     .values(_set(("state", "outputs", "error", "progress", "counts", "started_at", "finished_at")))
+)
+_REFUSE_STEPS = (
+    update(_step)
+    .where(_step.c.run == bindparam("of_run"), _step.c.state.not_in(sorted(TERMINAL)))
+    .values(state="skipped", **_set(("message", "finished_at")))
+)
+_REFUSE_RUN = (
+    update(_run)
+    .where(_run.c.id == bindparam("of_run"), _run.c.state.in_(LIVE))
+    .values(state="failed", **_set(("error", "finished_at", "progress")))
 )
 _LIVE = select(_run.c.id, _run.c.cancel_requested_at).where(_run.c.state.in_(LIVE)).order_by(_run.c.id)
 _FIND = select(_cache.c.key, _cache.c.outputs, _cache.c.run, _cache.c.step).where(

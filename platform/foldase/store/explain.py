@@ -111,8 +111,8 @@ def _compared(row: Any, other: Any, before: dict[str, Any], now: dict[str, Any])
         reason = f"{listed} changed since {place}"
     elif row.cache_policy == "refresh":
         reason = "`cache: refresh` asks for a new result"
-    elif row.cache_policy == "false":
-        reason = "`cache: false`: its results are not reused"
+    elif row.cache_policy == "off":
+        reason = "its results are not reused (`cache: false`, or an operator that is not deterministic)"
     elif other.state != "succeeded":
         reason = f"nothing changed since {place}, which is {other.state} and left no result"
     else:

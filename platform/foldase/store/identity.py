@@ -48,33 +48,16 @@ def environment() -> dict[str, str]:
     return versions
 
 
-def complete_inputs(signature: Signature, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All inputs of an operator in the order of its ports: given values, and defaults for the rest.
-
-    Whole numbers given where a float is asked for become floats, so that ``1`` and ``1.0`` are one value.
-
-    Raises:
-        KeyError: a required input is missing.
-    """
-    complete: dict[str, Any] = {}
-    for name, port in signature.inputs.items():
-        if name in given:
-            complete[name] = _as_type(port.type, given[name])
-        elif port.required:
-            raise KeyError(name)
-        else:
-            complete[name] = _as_type(port.type, port.default)
-    return complete
-
-
 def identify(
     signature: Signature, inputs: Mapping[str, Any], *, versions: Mapping[str, str] | None = None
 ) -> Identity:
     """The identity of the result of an operator for complete inputs.
 
+    Whole numbers given where a float is asked for count as floats, so that ``1`` and ``1.0`` are one value.
+
     Args:
         signature: of the operator.
-        inputs: as made by :func:`complete_inputs`; artifacts as JSON references.
+        inputs: a value for every port, defaults filled in; artifacts as JSON references.
         versions: of the environment; this installation's where nothing is given.
 
     Raises:
@@ -83,7 +66,8 @@ def identify(
     parameters: Json = {}
     artifacts: Json = {}
     for name, value in inputs.items():
-        stripped, has_artifact = _content_of(value)
+        port = signature.inputs.get(name)
+        stripped, has_artifact = _content_of(_as_type(port.type, value) if port else value)
         text = canonical(stripped)
         if len(text) > SHOWN_BYTES:
             stripped = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "bytes": len(text)}

@@ -8,6 +8,7 @@ from typing import Any
 from foldase.store.clock import rfc3339
 from foldase.store.jsontext import dumps, loads
 from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.spec.checked import CheckedWorkflow
 
 Json = dict[str, Any]
 
@@ -38,6 +39,30 @@ class Submission:
     title: str = ""
     name: str = ""
     priority: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        checked: CheckedWorkflow,
+        inputs: Json,
+        *,
+        source: str,
+        name: str = "",
+        priority: int = 0,
+    ) -> Submission:
+        """The submission of a checked workflow with inputs from ``bind_inputs``."""
+        steps = tuple(NewStep(step.name, step.uses, step.needs) for step in checked.steps.values())
+        return cls(
+            digest=checked.digest,
+            workflow=checked.name,
+            document=checked.to_json(),
+            steps=steps,
+            inputs=inputs,
+            source=source,
+            title=checked.document.title,
+            name=name,
+            priority=priority,
+        )
 
 
 @dataclass(frozen=True, slots=True)
