@@ -142,4 +142,8 @@ class Executor(Protocol):
         """
 
     def running(self) -> frozenset[TaskId]:
-        """Tasks that a live worker holds, so that a restarted scheduler can adopt them."""
+        """Tasks that were accepted and are not over: queued here, or held by a worker that still answers.
+
+        It is right from the first call on, so that a restarted scheduler can adopt what lives. A running
+        step that is missing here for longer than its lease is taken to be lost.
+        """
