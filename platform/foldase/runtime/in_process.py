@@ -17,6 +17,7 @@ from pathlib import Path
 
 from foldase.runtime.attempt import Attempt, timeout_error
 from foldase.runtime.capture import ThreadCapture
+from foldase.runtime.machine import this_machine
 from foldase.runtime.pace import Pace
 from foldase.runtime.usage import ThreadMeter
 from foldase.runtime.workbench import PULSE_SECONDS, broken, task_id
@@ -123,6 +124,11 @@ class InProcessExecutor:
             waiting = {task_id(task) for task in self._waiting}
             return frozenset(waiting | self._running.keys() | self._finished.keys())
 
+    def cpus_used(self) -> float:
+        """Cores that running steps have reserved."""
+        with self._changed:
+            return sum(one.attempt.task.resources.cpu for one in self._running.values())
+
     def close(self, *, within_seconds: float = 5.0) -> None:
         """Ask everything to stop, wait a moment, and give the output streams back."""
         with self._changed:
@@ -205,9 +211,3 @@ def _given_up(task: Task, cause: Cause) -> Failed:
         return Failed(task.run, task.step, task.fence, cause, timeout_error(task))
     described = Cancelled(f"step {task.step} was cancelled").to_json()
     return Failed(task.run, task.step, task.fence, cause, described)
-
-
-def this_machine() -> Hardware:
-    """Cores this process may use, and the memory of the machine."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Hardware(cpus=float(len(os.sched_getaffinity(0))), memory_bytes=memory)

@@ -42,6 +42,7 @@ class Beat:
     worker: str
     process: ProcessId
     memory_bytes: int
+    cpu_seconds: float
     current: TaskId | None = None
     elapsed_seconds: float = 0.0
     progress: Progressed | None = None
@@ -96,6 +97,7 @@ class Workbench:
         workplace: where files go.
         registry: where operators come from.
         line: the way to the scheduler.
+        epoch: names the scheduler that this worker obeys, until another adopts it.
         heartbeat_seconds: the longest silence.
     """
 
@@ -107,6 +109,7 @@ class Workbench:
         registry: Registry,
         line: Line,
         *,
+        epoch: str,
         heartbeat_seconds: float = 2.0,
     ) -> None:
         self.name = name
@@ -118,7 +121,7 @@ class Workbench:
         self._heartbeat_seconds = heartbeat_seconds
         self._entries: OrderedDict[TaskId, _Entry] = OrderedDict()
         self._refused: set[TaskId] = set()
-        self._epoch = 0
+        self._epoch = epoch
         self._current: _Entry | None = None
         self._outbox: list[Report] = []
         self._pace: dict[str, tuple[int, float]] = {}
@@ -137,13 +140,13 @@ class Workbench:
         for thread in self._threads:
             thread.start()
 
-    def perform(self, epoch: int, tasks: Sequence[Task]) -> None:
+    def perform(self, epoch: str, tasks: Sequence[Task]) -> None:
         """Run tasks in order; each ends in a report, except those that were recalled.
 
-        ``epoch`` rises with every scheduler; what an earlier one sent and was not begun is left alone.
+        What another scheduler than that of the present ``epoch`` has sent is left alone.
         """
         with self._changed:
-            if epoch < self._epoch:
+            if epoch != self._epoch:
                 return
             for task in tasks:
                 if task_id(task) not in self._refused:
@@ -209,11 +212,11 @@ class Workbench:
                 taken.append(wanted)
         return taken
 
-    def adopt(self, epoch: int) -> list[Held]:
+    def adopt(self, epoch: str) -> list[Held]:
         """A new scheduler takes over: begin nothing of earlier ones, and tell what is on the bench."""
         now = time.monotonic()
         with self._changed:
-            self._epoch = max(self._epoch, epoch)
+            self._epoch = epoch
             for waiting in [key for key, entry in self._entries.items() if entry.attempt is None]:
                 del self._entries[waiting]
             return [
@@ -279,6 +282,7 @@ class Workbench:
             worker=self.name,
             process=self.process,
             memory_bytes=status.memory_bytes if status else 0,
+            cpu_seconds=status.cpu_seconds if status else 0.0,
             current=task_id(current.task) if current else None,
             elapsed_seconds=time.monotonic() - current.began if current else 0.0,
             progress=progress,
@@ -310,6 +314,11 @@ class Note:
 def note_path(home: Path, worker: str) -> Path:
     """Where a worker notes what it is at."""
     return home / "workers" / f"{worker}.now"
+
+
+def identity_path(home: Path, worker: str) -> Path:
+    """Where a worker writes which process it is, for whoever finds it frozen."""
+    return home / "workers" / f"{worker}.process"
 
 
 def task_id(task: Task) -> TaskId:

@@ -1,0 +1,99 @@
+"""What to say of a worker that is gone: the cause, in words, and the last that it printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from foldase.runtime.context import now_text
+from foldase.runtime.fleet import Worker
+from foldase.runtime.workplace import Workplace
+from foldase.scheduler.executor import Failed, Task
+from foldase_workflows.contracts.failures import Cause
+
+_TAIL_BYTES = 8 * 1024
+_DETAIL = re.compile(r"Worker exit detail:\s*(.*?)(?:\. |$)", re.DOTALL)
+_LOW_MEMORY = re.compile(r"low on memory|out of memory|OutOfMemory", re.IGNORECASE)
+_LARGE_SHARE = 0.1
+
+
+class OomCounter:
+    """Notices that the kernel has killed something for want of memory."""
+
+    def __init__(self) -> None:
+        self._seen = _kernel_kills()
+
+    def risen(self) -> bool:
+        """Whether it has since the last call."""
+        now = _kernel_kills()
+        risen, self._seen = now > self._seen, now
+        return risen
+
+
+def cause_of(worker: Worker, error: str, *, kernel_killed: bool, node_memory: int) -> Cause:
+    """Why a worker that ran a task is gone, from Ray's words and the kernel's counter."""
+    large = node_memory > 0 and worker.memory_bytes > _LARGE_SHARE * node_memory
+    if _LOW_MEMORY.search(_first(error)) or (kernel_killed and large):
+        return Cause.OOM_HOST
+    return Cause.WORKER_LOST
+
+
+def lost(task: Task, cause: Cause, how: str) -> Failed:
+    """The report of a task whose worker is gone."""
+    if cause is Cause.OOM_HOST:
+        error = {
+            "code": "oom_host",
+            "message": f"the worker was killed because the node ran out of memory ({how})",
+            "hint": "ask for more memory, or make the step smaller",
+        }
+    else:
+        error = {
+            "code": "worker_lost",
+            "message": f"the worker process ended while it ran the step ({how})",
+            "hint": "the log of the step has the last words of the worker",
+        }
+    return Failed(task.run, task.step, task.fence, cause, error, exit=how)
+
+
+def how_it_ended(error: str) -> str:
+    """Ray's account of the end of a process, in a few words."""
+    found = _DETAIL.search(error)
+    text = found.group(1).strip() if found else _first(error)
+    return text[:200] or "no reason is known"
+
+
+def last_words(workplace: Workplace, worker: str, task: Task) -> None:
+    """Append to the log of an attempt what its worker printed last: a crash in C code says why there."""
+    text = _tail(workplace.home / "workers" / f"{worker}.2")
+    if not text:
+        return
+    entry: dict[str, Any] = {"time": now_text(), "level": "error", "message": f"last words:\n{text}"}
+    try:
+        with workplace.logs.writer(task.run, task.step, task.attempt, "log") as log:
+            log.write(entry)
+    except OSError:
+        return
+
+
+def _tail(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _first(error: str) -> str:
+    # Ray lists "some common causes" after its finding; those are no findings.
+    return error.partition("Some common causes")[0]
+
+
+def _kernel_kills() -> int:
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,0 +1,60 @@
+"""What this machine offers: cores, memory and accelerators, within the limits of its container."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from foldase_workflows.contracts.operator import Gpu, Hardware
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MIB = 1 << 20
+_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_QUERY_SECONDS = 10
+
+
+def this_machine() -> Hardware:
+    """Cores that this process may use, memory that it may have, and NVIDIA devices."""
+    return Hardware(cpus=_cpus(), memory_bytes=_memory(), gpus=_gpus())
+
+
+def memory_used() -> int:
+    """Bytes of memory in use on the machine, without what the kernel would give back at once."""
+    figures = {}
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        figures[name] = int(rest.split()[0]) * 1024
+    return figures["MemTotal"] - figures["MemAvailable"]
+
+
+def _cpus() -> float:
+    cores = float(len(os.sched_getaffinity(0)))
+    quota = _read(_CGROUP / "cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        return min(cores, max(1.0, int(quota[0]) / int(quota[1])))
+    return cores
+
+
+def _memory() -> int:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _read(_CGROUP / "memory.max").strip()
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    try:
+        answer = subprocess.run(
+            _QUERY, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    rows = [line.rsplit(",", 1) for line in answer.splitlines() if "," in line]
+    return tuple(Gpu(name.strip(), int(size) * _MIB) for name, size in rows if size.strip().isdigit())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError:
+        return ""
