@@ -10,7 +10,12 @@ CUTS = {"L": 1, "L/2": 2, "L/5": 5}
 
 
 def precision_at(
-    scores: NDArray[np.floating], contacts: NDArray[np.integer], count: int, *, min_separation: int
+    scores: NDArray[np.floating],
+    contacts: NDArray[np.integer],
+    count: int,
+    *,
+    min_separation: int,
+    mask: NDArray[np.bool_] | None = None,
 ) -> float:
     """Share of contacts among the ``count`` best pairs.
 
@@ -22,6 +27,7 @@ def precision_at(
         contacts: (N, N), non-zero = contact.
         count: pairs to take; all, where there are fewer.
         min_separation: |i - j| of the nearest pairs that count.
+        mask: (N, N), the pairs whose truth is known; all, where not given.
 
     Returns:
         0 to 1.
@@ -32,6 +38,8 @@ def precision_at(
     if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or scores.shape != contacts.shape:
         raise ValueError(f"scores {scores.shape} and contacts {contacts.shape} must be one square shape")
     i, j = np.triu_indices(len(scores), max(min_separation, 1))
+    if mask is not None:
+        i, j = i[mask[i, j]], j[mask[i, j]]
     score, truth = np.asarray(scores[i, j], dtype=np.float64), contacts[i, j] != 0
     if score.size == 0:
         raise ValueError(f"no pair is {min_separation} apart in {len(scores)} residues")
@@ -45,10 +53,14 @@ def precision_at(
 
 
 def contact_precision(
-    scores: NDArray[np.floating], contacts: NDArray[np.integer], *, min_separation: int
+    scores: NDArray[np.floating],
+    contacts: NDArray[np.integer],
+    *,
+    min_separation: int,
+    mask: NDArray[np.bool_] | None = None,
 ) -> dict[str, float]:
     """Precision at L, L/2 and L/5; arguments and errors as in :func:`precision_at`."""
     return {
-        name: precision_at(scores, contacts, len(scores) // divisor, min_separation=min_separation)
+        name: precision_at(scores, contacts, len(scores) // divisor, min_separation=min_separation, mask=mask)
         for name, divisor in CUTS.items()
     }
