@@ -12,7 +12,16 @@ import pytest
 # Tests are imported without packages, so what they share is found by its folder.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from web_operators import REGISTRY
 from web_support import Running, serving
+
+
+@pytest.fixture(autouse=True, scope="session")
+def small_registry() -> Iterator[None]:
+    """The operators of these tests instead of those of the installation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("foldase_web.context.default_registry", lambda: REGISTRY)
+        yield
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response, status
 
-from foldase_web.deps import PersonDep, RunId, StoreDep
-from foldase_web.schemas.runs import Run, RunArtifacts, RunPage, RunState
+from foldase_web.deps import PersonDep, RunId, ServicesDep, StoreDep
+from foldase_web.schemas.runs import Run, RunArtifacts, RunPage, RunRequest, RunState
+from foldase_web.services.submit import submit
 
 router = APIRouter(tags=["runs"])
 
@@ -23,6 +24,22 @@ IdempotencyKey = Annotated[
 _REPEATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Run, "description": "The run that the same request made before."}
 }
+
+
+@router.post("/runs", operation_id="create_run", status_code=status.HTTP_201_CREATED, responses=_REPEATED)
+def create_run(
+    request: RunRequest,
+    response: Response,
+    person: PersonDep,
+    services: ServicesDep,
+    idempotency_key: IdempotencyKey = None,
+) -> Run:
+    """Check a workflow and its inputs and put it in the queue; it is durable when this answers."""
+    run, is_new = submit(services, request, user=person.user.id, idempotency_key=idempotency_key)
+    if not is_new:
+        response.status_code = status.HTTP_200_OK
+    response.headers["Location"] = f"/api/v1/runs/{run.id}"
+    return Run.model_validate(run.to_json())
 
 
 @router.get("/runs", operation_id="list_runs")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from foldase_web.problems import Fault
 from foldase_web.schemas.base import Answer, Body, Name, Text
+from foldase_web.schemas.runs import Estimate
 
 
 class Port(Answer):
@@ -63,6 +64,14 @@ class WorkflowStep(Answer):
     uses: str
     after: list[str] = Field(default_factory=list, description="steps whose results or end it needs")
     each: bool = Field(False, description="runs once per item of a list")
+    conditional: bool = Field(False, description="runs only where its `if` holds")
+
+
+class WorkflowOutput(Answer):
+    """What a run hands back."""
+
+    name: str
+    type: str
 
 
 class Workflow(WorkflowSummary):
@@ -71,6 +80,7 @@ class Workflow(WorkflowSummary):
     source: str
     inputs: list[Port]
     steps: list[WorkflowStep]
+    outputs: list[WorkflowOutput]
 
 
 class CheckRequest(Body):
@@ -85,9 +95,11 @@ class CheckedWorkflow(Answer):
 
     name: str
     title: str
+    description: str
+    digest: str
     inputs: list[Port]
     steps: list[WorkflowStep]
-    outputs: list[str]
+    outputs: list[WorkflowOutput]
 
 
 class CheckAnswer(Answer):
@@ -96,3 +108,32 @@ class CheckAnswer(Answer):
     ok: bool
     errors: list[Fault]
     workflow: CheckedWorkflow | None = None
+
+
+class PlannedStep(Answer):
+    """A step as it would run."""
+
+    name: str
+    uses: str
+    after: list[str]
+    with_: dict[str, Any] = Field(
+        alias="with", description="values where they are known, expressions as text elsewhere"
+    )
+    resources: dict[str, float]
+    estimate: Estimate | None = None
+    cached: bool | None = Field(None, description="whether a stored result is expected; null: not known yet")
+    each: bool = False
+    items: int | None = Field(None, description="of a scattered step, where it is known")
+    runs: bool | None = Field(None, description="false where `if` says so already; null: not known yet")
+    fits: bool = Field(True, description="whether the largest node has the memory it is expected to take")
+
+
+class Plan(Answer):
+    """What a run would do."""
+
+    steps: list[PlannedStep]
+    seconds: list[float] = Field(description="low and high")
+    memory_bytes: int
+    cached: int = Field(description="steps expected from the cache")
+    unknown: int = Field(0, description="steps nothing can be said of")
+    warnings: list[str] = Field(default_factory=list)

@@ -1,0 +1,114 @@
+"""Operators for the tests of the web."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from foldase_workflows.contracts.context import StepContext
+from foldase_workflows.contracts.errors import BadInput
+from foldase_workflows.contracts.operator import Estimate, Operator, Resources
+from foldase_workflows.contracts.ports import Fasta, File, Ports
+from foldase_workflows.contracts.registry import Registry
+
+
+class AddInputs(Ports):
+    a: int = Field(description="the first number")
+    b: int = Field(default=1, ge=0, le=100, description="the second number")
+
+
+class AddOutputs(Ports):
+    sum: int
+
+
+class Add(Operator[AddInputs, AddOutputs]):
+    name, version, help = "test.add", 1, "adds two numbers"
+    Inputs, Outputs = AddInputs, AddOutputs
+
+    def run(self, inputs: AddInputs, context: StepContext) -> AddOutputs:
+        context.log(f"adding \x1b[31m{inputs.a}\x1b[0m")
+        context.metrics({"loss": 0.5}, at=1.0)
+        context.progress(1.0, "added")
+        return AddOutputs(sum=inputs.a + inputs.b)
+
+    def estimate(self, known: object, hardware: object) -> Estimate:
+        return Estimate(seconds=(1.0, 2.0), memory_bytes=1 << 20, basis="counted")
+
+
+class CountInputs(Ports):
+    sequences: Fasta
+
+
+class CountOutputs(Ports):
+    records: int
+    text: File
+
+
+class Count(Operator[CountInputs, CountOutputs]):
+    name, version, help = "test.count", 1, "counts the records of a FASTA file"
+    Inputs, Outputs = CountInputs, CountOutputs
+
+    def run(self, inputs: CountInputs, context: StepContext) -> CountOutputs:
+        count = inputs.sequences.read_text().count(">")
+        if count == 0:
+            raise BadInput("no records", code="fasta_no_header")
+        path = context.new_file("count.txt")
+        path.write_text(f"{count}\n")
+        return CountOutputs(records=count, text=path)
+
+
+class GreedyInputs(Ports):
+    pass
+
+
+class GreedyOutputs(Ports):
+    done: bool
+
+
+class Greedy(Operator[GreedyInputs, GreedyOutputs]):
+    name, version, help = "test.greedy", 1, "asks for a thousand cores"
+    Inputs, Outputs = GreedyInputs, GreedyOutputs
+    resources = Resources(cpu=1000)
+
+    def run(self, inputs: GreedyInputs, context: StepContext) -> GreedyOutputs:
+        return GreedyOutputs(done=True)
+
+
+REGISTRY = Registry([Add(), Count(), Greedy()])
+
+ADD = """\
+version: 1
+name: sums
+title: Sums
+inputs:
+  start: {type: int, default: 2, min: 0, max: 1000, help: where to start}
+steps:
+  one:
+    uses: test.add@1
+    with: {a: "${{ inputs.start }}"}
+  two:
+    uses: test.add@1
+    with: {a: "${{ steps.one.sum }}", b: 5}
+outputs:
+  total: ${{ steps.two.sum }}
+"""
+
+COUNT = """\
+version: 1
+name: count
+inputs:
+  sequences: {type: fasta}
+steps:
+  count:
+    uses: test.count@1
+    with: {sequences: "${{ inputs.sequences }}"}
+outputs:
+  records: ${{ steps.count.records }}
+  text: ${{ steps.count.text }}
+"""
+
+GREEDY = """\
+version: 1
+name: greedy
+steps:
+  eat: {uses: test.greedy@1}
+"""
