@@ -44,6 +44,11 @@ class Attempts:
         """Watch over a step that was running when the scheduler was started."""
         self.running[step.task_id] = step
         step.seen_at = now if step.task_id in held else now - LEASE_SECONDS + ADOPTION_SECONDS
+        limit = step.plan.timeout_seconds
+        if limit is not None and step.begun:
+            # The time that passed is known by the wall clock only, which may have jumped either way.
+            passed = min(limit, max(0.0, (self._flow.moment - step.claimed_at) / 1000))
+            step.deadline = now + limit - passed
 
     def claim(self, step: Step, now: float) -> Task:
         """Begin an attempt; the task may be submitted once the claim is committed."""

@@ -123,7 +123,7 @@ class Flow:
                 self.cancel(step)
 
     def _prepare(self, step: Step) -> None:
-        """All steps that a step waits for are settled: find out what becomes of it."""
+        """The steps that a step waits for are settled, or one of them left nothing: what becomes of it?"""
         if step.state != "pending":
             return
         run, plan = step.run, step.plan
@@ -136,6 +136,8 @@ class Flow:
             if other.state == "skipped" and name not in plan.order_only:
                 self.skip(step, f"step {name}, which it takes from, was skipped")
                 return
+        if run.waiting[step.id] > 0:
+            return
         try:
             if not plan.wanted(run.scope):
                 self.skip(step, "its condition is false")
@@ -253,7 +255,8 @@ class Flow:
         run.unsettled -= 1
         for name in run.plan.downstream[step.id]:
             run.waiting[name] -= 1
-            if run.waiting[name] == 0:
+            # What takes from a step without a result need not wait for its other sources.
+            if run.waiting[name] == 0 or step.state != "succeeded":
                 self._to_prepare.append(run.steps[name])
         if run.unsettled == 0:
             self._finish(run)

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, insert, or_, select, update
 
 from foldase.store import events, rows, schema
 from foldase.store.database import Database
@@ -301,7 +301,8 @@ _RESULT = (
 )
 _RUN = (
     update(_run)
-    .where(_run.c.id == bindparam("of_run"), _run.c.state.in_(LIVE))
+    # Not IN: its list is expanded per execution, which many rows at once do not allow.
+    .where(_run.c.id == bindparam("of_run"), or_(*(_run.c.state == state for state in LIVE)))
     .values(_set(("state", "outputs", "error", "progress", "counts", "started_at", "finished_at")))
 )
 _REFUSE_STEPS = (
