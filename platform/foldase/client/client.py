@@ -96,10 +96,9 @@ class Client:
         """``{"ok", "errors", "workflow"}`` of a document; a bad one is an answer, no exception."""
         return self._post("/check", {"source": source, "file": file}, repeatable=True)
 
-    def plan(self, workflow: str | Path, inputs: Mapping[str, Any] | None = None) -> Json:
+    def plan(self, workflow: str | Path | Submission, inputs: Mapping[str, Any] | None = None) -> Json:
         """What a run would do: steps, defaults, estimates, expected cache hits. Files are uploaded."""
-        submission = resolve(workflow)
-        return self._post("/plan", self._body(submission, inputs or {}), repeatable=True)
+        return self._post("/plan", self._body(_submission(workflow), inputs or {}), repeatable=True)
 
     def upload(self, path: Path | str, type: str = "file", *, name: str | None = None) -> Artifact:  # noqa: A002
         """Store a file; ``type`` is one of the language, for example ``alignment``."""
@@ -107,7 +106,7 @@ class Client:
 
     def run(
         self,
-        workflow: str | Path,
+        workflow: str | Path | Submission,
         inputs: Mapping[str, Any] | None = None,
         *,
         name: str | None = None,
@@ -127,7 +126,7 @@ class Client:
         Raises:
             DocumentErrors: the document or the inputs are wrong, with every fault and its place.
         """
-        submission = resolve(workflow)
+        submission = _submission(workflow)
         body = self._body(submission, inputs or {})
         body["name"] = name or submission.name or None
         chosen = submission.priority if priority is None else priority
@@ -278,6 +277,10 @@ class Client:
     def _items(self, path: str) -> list[Json]:
         items: list[Json] = self._get(path)["items"]
         return items
+
+
+def _submission(workflow: str | Path | Submission) -> Submission:
+    return workflow if isinstance(workflow, Submission) else resolve(workflow)
 
 
 def _run(run: str) -> str:
