@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -98,9 +99,14 @@ class RayProxy:
         if self._client is None:
             import httpx
 
-            # Environment proxies must not see the token; redirects are the browser's to follow.
-            timeout = httpx.Timeout(30.0, connect=3.0)
-            self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=timeout)
+            # Environment proxies must not see the token, redirects are the browser's to follow, and cookies
+            # of the dashboard are nobody's.
+            self._client = httpx.AsyncClient(
+                trust_env=False,
+                follow_redirects=False,
+                timeout=httpx.Timeout(30.0, connect=3.0),
+                cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
+            )
         return self._client
 
     async def close(self) -> None:

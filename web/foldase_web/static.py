@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path, PurePosixPath
 
 from starlette.middleware.gzip import GZipMiddleware
@@ -48,20 +50,26 @@ class Page(StaticFiles):
         if scope["method"] not in ("GET", "HEAD"):
             message = "this address does not take that method"
             raise HttpError(message, status=405, code="method", headers={"Allow": "GET, HEAD"})
-        full_path, found = self.lookup_path(path) if "\0" not in path else ("", None)
-        if found is not None and Path(full_path).is_file():
+        full_path, found = self._look_up(path)
+        if found is not None and stat.S_ISREG(found.st_mode):
             response = self.file_response(full_path, found, scope)
             hashed = PurePosixPath(path).parts[:1] == ("assets",)
             response.headers["Cache-Control"] = _IMMUTABLE if hashed else _REVALIDATE
             return response
         if PurePosixPath(path).suffix and path != "index.html":
             raise HttpError("there is nothing at this address", status=404, code="not_found")
-        index_path, index = self.lookup_path("index.html")
+        index_path, index = self._look_up("index.html")
         if index is None:
             return HTMLResponse(MISSING_PAGE, headers={"Cache-Control": "no-store"})
         response = self.file_response(index_path, index, scope)
         response.headers["Cache-Control"] = _REVALIDATE
         return response
+
+    def _look_up(self, path: str) -> tuple[str, os.stat_result | None]:
+        try:
+            return self.lookup_path(path)
+        except (OSError, ValueError):
+            return "", None  # names that no file system takes: too long, with NUL, not to be encoded
 
 
 class PageOrApi:
