@@ -1,0 +1,1 @@
+"""Models that predict structure: one folder a model, the same file names in each."""

@@ -1,0 +1,1 @@
+"""Models at work on data they were not trained on."""

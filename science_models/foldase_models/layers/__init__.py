@@ -1,0 +1,54 @@
+"""Blocks that the models share, with the key names of the public checkpoints (OpenFold)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldase_models.layers.attention import Attention
+    from foldase_models.layers.dims import EvoformerDims
+    from foldase_models.layers.evoformer import Evoformer, EvoformerBlock
+    from foldase_models.layers.msa import MSAColumnAttention, MSARowAttentionWithPairBias
+    from foldase_models.layers.outer_product import OuterProductMean
+    from foldase_models.layers.primitives import DropoutColumnwise, DropoutRowwise, Linear
+    from foldase_models.layers.transition import Transition
+    from foldase_models.layers.triangle import TriangleAttention, TriangleMultiplication
+
+_HOMES = {
+    "Attention": "attention",
+    "DropoutColumnwise": "primitives",
+    "DropoutRowwise": "primitives",
+    "Evoformer": "evoformer",
+    "EvoformerBlock": "evoformer",
+    "EvoformerDims": "dims",
+    "Linear": "primitives",
+    "MSAColumnAttention": "msa",
+    "MSARowAttentionWithPairBias": "msa",
+    "OuterProductMean": "outer_product",
+    "Transition": "transition",
+    "TriangleAttention": "triangle",
+    "TriangleMultiplication": "triangle",
+}
+
+__all__ = [
+    "Attention",
+    "DropoutColumnwise",
+    "DropoutRowwise",
+    "Evoformer",
+    "EvoformerBlock",
+    "EvoformerDims",
+    "Linear",
+    "MSAColumnAttention",
+    "MSARowAttentionWithPairBias",
+    "OuterProductMean",
+    "Transition",
+    "TriangleAttention",
+    "TriangleMultiplication",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,24 @@
+"""Widths of the Evoformer; importable without torch, for configurations and planning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvoformerDims:
+    """Widths of one block; the defaults are those of AlphaFold 2."""
+
+    c_m: int = 256
+    c_z: int = 128
+    c_hidden_msa_att: int = 32
+    c_hidden_opm: int = 32
+    c_hidden_mul: int = 128
+    c_hidden_pair_att: int = 32
+    no_heads_msa: int = 8
+    no_heads_pair: int = 4
+    transition_n: int = 4
+    msa_dropout: float = 0.15
+    pair_dropout: float = 0.25
+    opm_first: bool = False
+    opm_centred: bool = False

@@ -1,0 +1,67 @@
+"""From the alignment to pairs of residues: the mean over sequences of outer products.
+
+Shapes: S sequences, N residues, C hidden channels, c_m and c_z channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from foldase_models.layers.primitives import Linear
+
+EPSILON = 1e-3
+"""Added to the number of sequences seen by a pair (supplement, algorithm 10)."""
+
+
+class OuterProductMean(nn.Module):
+    """Keys: ``layer_norm``, ``linear_1``, ``linear_2``, ``linear_out``.
+
+    ``centred`` takes the mean of each column off both factors first, so that the result is a covariance:
+    without coevolution it then vanishes, whatever the columns' own composition. The public models do
+    without.
+    """
+
+    def __init__(self, c_m: int, c_z: int, c_hidden: int, *, centred: bool = False) -> None:
+        super().__init__()
+        self.centred = centred
+        self.layer_norm = nn.LayerNorm(c_m)
+        self.linear_1 = Linear(c_m, c_hidden)
+        self.linear_2 = Linear(c_m, c_hidden)
+        self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
+
+    def forward(self, m: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+        """Update of the pair representation ``[..., N, N, c_z]``.
+
+        Args:
+            m: ``[..., S, N, c_m]``.
+            weights: ``[..., S, N]``, how much each position counts: 0 or 1 for a mask, or sequence weights.
+        """
+        m = self.layer_norm(m)
+        a, b = self.linear_1(m), self.linear_2(m)
+        if weights is None:
+            return self._combine(a, b, m.shape[-3] + EPSILON)
+        weights = weights.to(m.dtype)
+        count = weights.mT @ weights
+        share = weights.unsqueeze(-1)
+        if self.centred:
+            total = share.sum(-3, keepdim=True) + EPSILON
+            a = (a - (a * share).sum(-3, keepdim=True) / total) * share
+            b = (b - (b * share).sum(-3, keepdim=True) / total) * share
+        else:
+            a, b = a * share, b * share
+        return self._outer(a, b) / (count.unsqueeze(-1) + EPSILON)
+
+    def _combine(self, a: torch.Tensor, b: torch.Tensor, count: float) -> torch.Tensor:
+        if self.centred:
+            a = a - a.mean(-3, keepdim=True)
+            b = b - b.mean(-3, keepdim=True)
+        return self._outer(a / count, b)
+
+    def _outer(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Sum over S of outer products, as one matrix product ``[N C, S] x [S, N C]``, then projected."""
+        *leading, residues, hidden = a.shape
+        product = a.flatten(-2).mT @ b.flatten(-2)
+        product = product.view(*leading[:-1], residues, hidden, residues, hidden)
+        out: torch.Tensor = self.linear_out(product.transpose(-3, -2).flatten(-2))
+        return out

@@ -1,0 +1,71 @@
+"""Updates of the pair representation along triangles of residues (supplement, algorithms 11 to 14).
+
+Shapes: N residues, c_z channels, C hidden channels, H heads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from foldase_models.layers.attention import Attention
+from foldase_models.layers.primitives import Linear
+
+
+class TriangleMultiplication(nn.Module):
+    """Edge ij from edges ik and jk (outgoing), or ki and kj (incoming).
+
+    Keys: ``layer_norm_in``, ``linear_a_p``, ``linear_a_g``, ``linear_b_p``, ``linear_b_g``,
+    ``layer_norm_out``, ``linear_z``, ``linear_g``.
+    """
+
+    def __init__(self, c_z: int, c_hidden: int, *, outgoing: bool) -> None:
+        super().__init__()
+        self.outgoing = outgoing
+        self.layer_norm_in = nn.LayerNorm(c_z)
+        self.linear_a_p = Linear(c_z, c_hidden)
+        self.linear_a_g = Linear(c_z, c_hidden, init="gating")
+        self.linear_b_p = Linear(c_z, c_hidden)
+        self.linear_b_g = Linear(c_z, c_hidden, init="gating")
+        self.layer_norm_out = nn.LayerNorm(c_hidden)
+        self.linear_z = Linear(c_hidden, c_z, init="final")
+        self.linear_g = Linear(c_z, c_z, init="gating")
+
+    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real."""
+        z = self.layer_norm_in(z)
+        a = torch.sigmoid(self.linear_a_g(z)) * self.linear_a_p(z)
+        b = torch.sigmoid(self.linear_b_g(z)) * self.linear_b_p(z)
+        if mask is not None:
+            real = mask.unsqueeze(-1)
+            a, b = a * real, b * real
+        a, b = a.movedim(-1, -3), b.movedim(-1, -3)
+        product = a @ b.mT if self.outgoing else a.mT @ b
+        out: torch.Tensor = self.linear_z(self.layer_norm_out(product.movedim(-3, -1)))
+        return out * torch.sigmoid(self.linear_g(z))
+
+
+class TriangleAttention(nn.Module):
+    """Edge ij attends to edges ik (starting node) or kj (ending node), biased by the third edge.
+
+    Keys: ``layer_norm``, ``linear``, ``mha``. The ending form is the starting form on the transposed pair
+    representation; it takes transposed views and copies nothing.
+    """
+
+    def __init__(self, c_z: int, c_hidden: int, no_heads: int, *, starting: bool) -> None:
+        super().__init__()
+        self.starting = starting
+        self.layer_norm = nn.LayerNorm(c_z)
+        self.linear = Linear(c_z, no_heads, bias=False, init="normal")
+        self.mha = Attention(c_z, c_z, c_z, c_hidden, no_heads)
+
+    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real."""
+        if not self.starting:
+            z = z.transpose(-3, -2)
+            mask = None if mask is None else mask.mT
+        z = self.layer_norm(z)
+        bias = self.linear(z).movedim(-1, -3).unsqueeze(-4)
+        keys = None if mask is None else mask[..., :, None, None, :]
+        out: torch.Tensor = self.mha(z, z, [bias], keys)
+        return out if self.starting else out.transpose(-3, -2)

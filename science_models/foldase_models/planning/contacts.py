@@ -1,0 +1,136 @@
+"""Parameters, memory and time of the contact model, from its configuration.
+
+Shapes: B proteins, S rows of the Evoformer, E rows of the outer product, N residues, c channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foldase_models.folding.contacts.config import ContactModelConfig
+
+FLOAT = 4
+"""Bytes of a float32."""
+PROCESS_BYTES = 450 * 2**20
+"""Resident memory of a Python process with torch and zarr loaded; measured."""
+FLOPS_PER_CORE = 1.6e10
+"""What one core sustains on these small matrices, element-wise work included; measured at N = 28."""
+SECONDS_PER_PASS = 0.004
+"""Overhead of the many small operations of one pass and block, whatever their size; measured."""
+SPREAD = (0.6, 2.0)
+"""Low and high as multiples of the estimate: cores differ, and machines are shared."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContactEstimate:
+    """``seconds`` is (low, high) wall time, ``memory_bytes`` the peak of resident memory."""
+
+    parameters: int
+    seconds: tuple[float, float]
+    memory_bytes: int
+
+
+def _linear(width_in: int, width_out: int, *, bias: bool = True) -> int:
+    return width_in * width_out + (width_out if bias else 0)
+
+
+def _attention(c: int, inner: int) -> int:
+    return 3 * _linear(c, inner, bias=False) + _linear(inner, c) + _linear(c, inner)
+
+
+def _transition(c: int, n: int) -> int:
+    return 2 * c + _linear(c, n * c) + _linear(n * c, c)
+
+
+def _outer_product(c: int, hidden: int) -> int:
+    return 2 * c + 2 * _linear(c, hidden) + _linear(hidden * hidden, c)
+
+
+def block_parameters(config: ContactModelConfig) -> int:
+    """Parameters of one Evoformer block."""
+    c, heads, inner = config.width, config.heads, config.heads * config.head_width
+    row = 4 * c + _linear(c, heads, bias=False) + _attention(c, inner)
+    column = 2 * c + _attention(c, inner)
+    multiplication = 4 * c + 4 * _linear(c, c) + 2 * _linear(c, c)
+    attention = 2 * c + _linear(c, heads, bias=False) + _attention(c, inner)
+    return (
+        row
+        + column
+        + 2 * _transition(c, config.transition_n)
+        + _outer_product(c, config.outer_width)
+        + 2 * multiplication
+        + 2 * attention
+    )
+
+
+def parameter_count(config: ContactModelConfig) -> int:
+    """Parameters of the whole model, exactly."""
+    c, letters = config.width, len(config.letters)
+    embedder = (
+        2 * letters * c
+        + 3 * _linear(letters, c)
+        + (2 * config.max_offset + 1) * c
+        + _outer_product(c, config.outer_width)
+    )
+    recycling = 2 * c + config.distance_bins * c
+    confidence = (
+        2 * c + 2 * _linear(c, c) + _linear(4, c) + _linear(2 * c + 1, c) + _linear(c, config.confidence_bins)
+    )
+    heads = 2 * c + _linear(c, 1) + _linear(c, config.distance_bins) + confidence
+    return embedder + recycling + config.blocks * block_parameters(config) + heads
+
+
+def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> float:
+    """Floating point operations of one pass over one protein, matrix products only."""
+    c, inner, N, S = config.width, config.heads * config.head_width, residues, min(config.sequences, extra)
+    per_position = 2 * 5 * c * inner
+    msa = S * N * (2 * per_position + 4 * config.transition_n * c * c)
+    msa += 4 * inner * S * N * (N + S)
+    pair = N * N * (2 * per_position + 24 * c * c + 4 * config.transition_n * c * c)
+    pair += N**3 * (8 * inner + 4 * c)
+    outer = 2 * N * N * config.outer_width**2 * c
+    covariance = 2 * N * N * config.outer_width**2
+    return config.blocks * (msa + pair + outer + covariance * S) + outer + covariance * extra
+
+
+def activation_bytes(config: ContactModelConfig, residues: int, *, training: bool) -> int:
+    """Bytes of activations of one protein: all of them in training, those alive at once in prediction."""
+    c, N, S = config.width, residues, config.sequences
+    tensors = 24 if training else 6
+    msa = tensors * S * N * c
+    pair = 2 * tensors * N * N * c + N * N * (config.outer_width**2 + 4 * config.distance_bins)
+    scores = config.heads * (S * N * N + N * S * S + 2 * N**3) if training and N <= 64 else 0
+    return FLOAT * ((msa + pair + scores) * (config.blocks if training else 1))
+
+
+def estimate_training(
+    config: ContactModelConfig, *, steps: int, families_per_step: int, residues: int, rows: int, cpus: float
+) -> ContactEstimate:
+    """A whole training; a backward pass costs two forward ones, a recycle half of the time one more."""
+    parameters = parameter_count(config)
+    passes = 3.0 + config.recycles / 2
+    flops = passes * families_per_step * forward_flops(config, residues, rows)
+    seconds = steps * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
+    memory = PROCESS_BYTES + families_per_step * activation_bytes(config, residues, training=True)
+    return ContactEstimate(parameters, _range(seconds), memory + 8 * FLOAT * parameters)
+
+
+def estimate_prediction(
+    config: ContactModelConfig, *, proteins: int, residues: int, rows: int, cpus: float
+) -> ContactEstimate:
+    """Predicting ``proteins`` alignments one after the other."""
+    parameters = parameter_count(config)
+    passes = 1.0 + config.recycles
+    flops = passes * forward_flops(config, residues, rows)
+    seconds = proteins * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
+    memory = PROCESS_BYTES + activation_bytes(config, residues, training=False)
+    return ContactEstimate(parameters, _range(seconds), memory + FLOAT * parameters)
+
+
+def _speed(cpus: float) -> float:
+    """What several cores are worth: small matrices share them badly."""
+    return max(1.0, float(min(cpus, 8.0) ** 0.75))
+
+
+def _range(seconds: float) -> tuple[float, float]:
+    return SPREAD[0] * seconds, SPREAD[1] * seconds

@@ -1,0 +1,213 @@
+"""Training the contact model: families in, model out.
+
+The function runs in one process without Ray; the operator ``contacts.train@1`` calls it, and so can a
+script. Families held back at the end of the list show early how the model does on what it never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foldase_models.errors import ModelError
+from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.folding.contacts.features import Batch, Cropping, TrainingFamily, make_batch
+from foldase_models.folding.contacts.losses import contact_losses
+from foldase_models.folding.contacts.model import ContactModel
+from foldase_models.inference.contacts import predict_contacts
+from foldase_models.metrics import contact_precision, lddt, pearson
+from foldase_models.training.checkpoints import CheckpointStore
+from foldase_models.training.config import TrainingConfig
+from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
+
+_BATCHES, _RECYCLES, _INIT = 1, 2, 3
+"""Streams of random numbers drawn from one seed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContactRecipe:
+    """Everything about the training but the model's sizes.
+
+    Attributes:
+        training: steps, rates, checkpoints.
+        families_per_step: examples of a batch.
+        cropping: how examples are cut.
+        validation: families held back, at most a fifth of all.
+        validate_every: steps between looks at them.
+    """
+
+    training: TrainingConfig
+    families_per_step: int = 4
+    cropping: Cropping = field(default_factory=Cropping)
+    validation: int = 8
+    validate_every: int = 100
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "training": self.training.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """What a training tells while it runs; any of these may raise to stop it.
+
+    Attributes:
+        step: called after every step.
+        validation: called with the step and the numbers on the families held back.
+    """
+
+    step: Callable[[StepReport], None] = lambda report: None  # noqa: ARG005
+    validation: Callable[[int, Mapping[str, float]], None] = lambda step, values: None  # noqa: ARG005
+
+
+def train_contacts(
+    families: Sequence[TrainingFamily],
+    config: ContactModelConfig,
+    recipe: ContactRecipe,
+    *,
+    checkpoints: Path | None = None,
+    watcher: Watcher | None = None,
+) -> tuple[ContactModel, dict[str, Any]]:
+    """Train a contact model.
+
+    Args:
+        families: with letters of ``config``; the last ones are held back.
+        config: of the model.
+        recipe: of the training.
+        checkpoints: a folder; the run continues from what an earlier one left there.
+        watcher: hears of progress.
+
+    Returns:
+        The model with averaged weights, ready to predict, and what is known of the training, plain values.
+
+    Raises:
+        ModelError: no families, letters outside the alphabet, chains too short for a contact, or a training
+            that diverged.
+    """
+    watcher = watcher or Watcher()
+    _check(families, config)
+    held_back = min(recipe.validation, len(families) // 5)
+    split = len(families) - held_back
+    seen, unseen = families[:split], families[split:]
+    model = _new_model(config, recipe.training.seed)
+    store = None
+    if checkpoints is not None:
+        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoints_kept)
+    run = _Run(model, seen, recipe)
+    trainer = Trainer(model, run.loss, run.batch, recipe.training, store)
+
+    def on_step(report: StepReport) -> None:
+        watcher.step(report)
+        if unseen and report.step % recipe.validate_every == 0 and report.step < report.steps:
+            with trainer.averaged():
+                watcher.validation(report.step, validate(model, unseen))
+
+    summary = trainer.run(on_step)
+    trainer.load_average()
+    model.eval()
+    final = validate(model, unseen) if unseen else {}
+    watcher.validation(summary.steps, final)
+    return model, _record(recipe, len(seen), held_back, summary, final)
+
+
+def validate(model: ContactModel, families: Sequence[TrainingFamily]) -> dict[str, float]:
+    """Precision at L, L/2 and L/5, lDDT of the trace and how confidence follows it, means over families."""
+    precisions: list[dict[str, float]] = []
+    scores, confidences = [], []
+    for family in families:
+        found = predict_contacts(model, family.msa, seed=0)
+        precisions.append(
+            contact_precision(
+                found.contact_probability, family.contacts, min_separation=model.config.min_separation
+            )
+        )
+        scores.append(lddt(found.coords, family.coords).per_residue)
+        confidences.append(found.confidence / 100.0)
+    pooled, confidence = np.concatenate(scores), np.concatenate(confidences)
+    known = np.isfinite(pooled)
+    return {
+        **{f"precision_at_{cut}": float(np.mean([p[cut] for p in precisions])) for cut in precisions[0]},
+        "validation_lddt": float(pooled[known].mean()),
+        "confidence_correlation": pearson(confidence[known], pooled[known]),
+    }
+
+
+class _Run:
+    """Batches and losses of one training; what a step draws depends on seed and step only."""
+
+    def __init__(
+        self, model: ContactModel, families: Sequence[TrainingFamily], recipe: ContactRecipe
+    ) -> None:
+        self.model, self.families, self.recipe = model, families, recipe
+        self.seed = recipe.training.seed
+
+    def batch(self, step: int) -> Batch:
+        """The examples of a step."""
+        return make_batch(
+            self.families,
+            self.recipe.families_per_step,
+            self.model.config.sequences,
+            self.recipe.cropping,
+            np.random.default_rng([self.seed, _BATCHES, step]),
+        )
+
+    def loss(self, batch: Batch, step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Forward with a random number of recycles, as in AlphaFold 2 (supplement 1.11.8)."""
+        draws = np.random.default_rng([self.seed, _RECYCLES, step])
+        recycles = int(draws.integers(0, self.model.config.recycles + 1))
+        output = self.model(_tensor(batch.rows), _tensor(batch.extra), recycles=recycles)
+        return contact_losses(
+            output,
+            _tensor(batch.coords),
+            _tensor(batch.contacts),
+            self.model.config,
+            self.model.distance_bins,
+        )
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _new_model(config: ContactModelConfig, seed: int) -> ContactModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(np.random.default_rng([seed, _INIT]).integers(2**62)))
+        return ContactModel(config)
+
+
+def _check(families: Sequence[TrainingFamily], config: ContactModelConfig) -> None:
+    if not families:
+        raise ModelError("there are no families to train on", code="no_families")
+    for family in families:
+        if int(family.msa.max()) >= len(config.letters):
+            raise ModelError(
+                f"letter {int(family.msa.max())} is outside the alphabet of {len(config.letters)}",
+                code="unknown_letter",
+                location=family.name,
+            )
+        if family.length <= config.min_separation:
+            raise ModelError(
+                f"{family.length} residues have no pair {config.min_separation} apart",
+                code="too_short",
+                location=family.name,
+                hint="give families longer than min_separation",
+            )
+
+
+def _record(
+    recipe: ContactRecipe, seen: int, held_back: int, summary: TrainingSummary, final: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "recipe": recipe.to_json(),
+        "families": seen,
+        "families_held_back": held_back,
+        "steps": summary.steps,
+        "skipped_steps": summary.skipped_steps,
+        "validation": dict(final),
+        "torch": torch.__version__,
+    }

@@ -1,0 +1,35 @@
+"""What operators on models share: errors translated, threads set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from foldase_models.errors import ModelError
+from foldase_workflows.contracts import BadInput, Location, StepContext
+
+
+@contextmanager
+def model_errors(port: str | None = None) -> Iterator[None]:
+    """Turn an error of a model into one of the platform; ``port`` is the input it concerns.
+
+    Raises:
+        BadInput: with code, message, record and hint of the error.
+    """
+    try:
+        yield
+    except ModelError as error:
+        path = None if port is None else f"with.{port}"
+        raise BadInput(
+            error.message,
+            code=error.code,
+            location=Location(path=path, record=error.location),
+            hint=error.hint,
+        ) from error
+
+
+def use_cores(context: StepContext) -> None:
+    """Let torch use as many threads as the step has cores."""
+    import torch
+
+    torch.set_num_threads(max(1, round(context.cpus)))

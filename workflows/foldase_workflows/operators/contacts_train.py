@@ -1,0 +1,200 @@
+"""Trains the contact model on families with known structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from foldase_models.errors import ModelError
+from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.planning import estimate_training
+from foldase_workflows.contracts import Estimate, Hardware, Operator, Ports, Resources, StepContext
+from foldase_workflows.contracts.ports import Families, Json, Model
+from foldase_workflows.operators._models import model_errors, use_cores
+
+if TYPE_CHECKING:
+    from foldase_models.recipes.contacts import ContactRecipe, Watcher
+    from foldase_models.training.trainer import StepReport
+    from foldase_workflows.formats.zarr_families import FamilySet
+
+METRICS_EVERY = 5
+"""Steps between points of the loss curve."""
+
+
+class TrainInputs(Ports):
+    """Families, sizes of the model, and the training; defaults are those of the demonstration task."""
+
+    families: Annotated[Families, Field(description="Families to learn from; the last few are held back")]
+    steps: Annotated[int, Field(ge=1, le=1_000_000, description="Optimizer steps")] = 1200
+    seed: Annotated[int, Field(ge=0, le=2**31, description="Of weights, batches and dropout")] = 0
+    width: Annotated[int, Field(ge=4, le=256, description="Channels of alignment and pairs")] = 32
+    blocks: Annotated[int, Field(ge=1, le=48, description="Evoformer blocks")] = 2
+    heads: Annotated[int, Field(ge=1, le=16, description="Attention heads of 8 channels")] = 4
+    recycles: Annotated[int, Field(ge=0, le=8, description="Times the output is fed back")] = 1
+    sequences: Annotated[int, Field(ge=2, le=512, description="Rows the Evoformer works on")] = 32
+    rows: Annotated[
+        int, Field(ge=2, le=4096, description="Rows whose covariance a training step sees at most")
+    ] = 192
+    families_per_step: Annotated[int, Field(ge=1, le=256, description="Examples of a step")] = 4
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="Peak of the schedule")] = 2e-3
+    smallest_crop: Annotated[
+        int, Field(ge=8, le=4096, description="Half of the steps see crops of this length or more")
+    ] = 16
+    shuffled: Annotated[
+        float,
+        Field(ge=0, le=0.9, description="Share of examples without coevolution, to learn what to say then"),
+    ] = 0.15
+    reverse: Annotated[
+        bool, Field(description="Read chains backwards half of the time; simulated chains have no direction")
+    ] = True
+    validation: Annotated[int, Field(ge=0, le=1000, description="Families held back")] = 8
+
+
+class TrainOutputs(Ports):
+    """The model, and how it does on the families held back."""
+
+    model: Annotated[Model, Field(description="Weights as safetensors, configuration and record as JSON")]
+    scores: Annotated[Json, Field(description="Precision, lDDT and confidence on the families held back")]
+
+
+class TrainContacts(Operator[TrainInputs, TrainOutputs]):
+    """An Evoformer with contact, distance and confidence heads, trained in this process."""
+
+    name = "contacts.train"
+    version = 1
+    help = "Train a model that predicts contacts from alignments"
+    family = "torch"
+    resources = Resources(cpu=2.0, memory_bytes=2 * 2**30)
+    Inputs = TrainInputs
+    Outputs = TrainOutputs
+
+    def run(self, inputs: TrainInputs, context: StepContext) -> TrainOutputs:
+        """Train, continuing from a checkpoint of an earlier attempt where there is one.
+
+        Raises:
+            BadInput: a damaged or empty families tree, families too short, sizes that contradict each
+                other, or a training that diverged.
+        """
+        use_cores(context)
+        from foldase_models.folding.contacts.weights import save_model
+        from foldase_models.recipes.contacts import train_contacts
+        from foldase_workflows.formats.zarr_families import FamilySet
+
+        stored = FamilySet(inputs.families)
+        families = _read(stored, context)
+        with model_errors("families"):
+            model, record = train_contacts(
+                families,
+                _model_config(inputs, stored),
+                _recipe(inputs),
+                checkpoints=context.checkpoints,
+                watcher=_watcher(context),
+            )
+        tree = context.new_tree("model")
+        scores = dict(record["validation"])
+        save_model(tree, model, {**record, "energy_seed": stored.attributes.get("energy_seed")})
+        context.progress(1.0, "trained")
+        return TrainOutputs(model=tree, scores=scores)
+
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        """From the sizes, for chains as long as the demonstration's."""
+        given = {name: value for name, value in known.items() if name != "families"}
+        try:
+            inputs = TrainInputs.model_construct(**given)
+            config = _config(inputs, letters="ARNDCQEG", contact_cutoff=7.0, min_separation=4)
+        except (ModelError, TypeError):
+            return None
+        expected = estimate_training(
+            config,
+            steps=inputs.steps,
+            families_per_step=inputs.families_per_step,
+            residues=28,
+            rows=inputs.rows,
+            cpus=min(hardware.cpus, self.resources.cpu),
+        )
+        return Estimate(
+            seconds=expected.seconds,
+            memory_bytes=expected.memory_bytes,
+            disk_bytes=40 * expected.parameters,
+            basis=f"{expected.parameters} parameters, chains of 28 residues",
+        )
+
+
+def _config(
+    inputs: TrainInputs, *, letters: str, contact_cutoff: float, min_separation: int
+) -> ContactModelConfig:
+    return ContactModelConfig(
+        letters=letters,
+        width=inputs.width,
+        blocks=inputs.blocks,
+        heads=inputs.heads,
+        recycles=inputs.recycles,
+        sequences=inputs.sequences,
+        contact_cutoff=contact_cutoff,
+        min_separation=min_separation,
+    )
+
+
+def _model_config(inputs: TrainInputs, stored: FamilySet) -> ContactModelConfig:
+    return _config(
+        inputs,
+        letters=stored.letters,
+        contact_cutoff=stored.contact_cutoff,
+        min_separation=stored.min_separation,
+    )
+
+
+def _recipe(inputs: TrainInputs) -> ContactRecipe:
+    from foldase_models.folding.contacts.features import Cropping
+    from foldase_models.recipes.contacts import ContactRecipe
+    from foldase_models.training.config import TrainingConfig
+
+    return ContactRecipe(
+        training=TrainingConfig(steps=inputs.steps, learning_rate=inputs.learning_rate, seed=inputs.seed),
+        families_per_step=inputs.families_per_step,
+        cropping=Cropping(
+            smallest=inputs.smallest_crop,
+            rows=inputs.rows,
+            fewest_rows=min(24, inputs.rows),
+            shuffled=inputs.shuffled,
+            reverse=inputs.reverse,
+        ),
+        validation=inputs.validation,
+    )
+
+
+def _read(stored: FamilySet, context: StepContext) -> list[Any]:
+    from foldase_models.folding.contacts.features import TrainingFamily
+
+    families = []
+    for family in stored:
+        context.check_cancelled()
+        families.append(TrainingFamily(family.name, family.msa, family.coords, family.contacts))
+    context.log(f"{len(families)} families, letters {stored.letters}")
+    return families
+
+
+def _watcher(context: StepContext) -> Watcher:
+    from foldase_models.recipes.contacts import Watcher
+
+    def on_step(report: StepReport) -> None:
+        context.check_cancelled()
+        context.progress(
+            0.99 * report.step / report.steps,
+            f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
+        )
+        if report.step == 1 or report.step % METRICS_EVERY == 0 or report.step == report.steps:
+            numbers = {"loss": report.loss, "learning_rate": report.learning_rate, **report.values}
+            context.metrics(numbers, at=float(report.step))
+
+    def on_validation(step: int, values: Mapping[str, float]) -> None:
+        if values:
+            context.metrics(values, at=float(step))
+            context.log(f"step {step}: " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
+
+    return Watcher(step=on_step, validation=on_validation)
+
+
+OPERATOR = TrainContacts()
