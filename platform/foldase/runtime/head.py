@@ -48,22 +48,24 @@ def main(argv: list[str] | None = None) -> int:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != options.parent:
         return EXIT_LOST
+    voice = Voice()
     asked = threading.Event()
     head = Head(options.home.resolve(), settings_of(options))
     try:
         head.start(cpus=options.cpus, dashboard_port=options.dashboard_port)
     except FoldaseError as error:
-        tell("failed", str(error))
+        voice.tell("failed", str(error))
         return EXIT_START
     # Only now: Ray installs handlers of its own when it starts.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
-    tell("ready", "ready")
+    voice.tell("ready", "ready")
     while not asked.wait(WATCH_SECONDS):
         fault = head.fault()
         if fault is not None:
-            tell("lost", fault)
-            return EXIT_LOST
+            voice.tell("lost", fault)
+            # A farewell to a dead cluster takes seconds; the service ends what is left of it at once.
+            os._exit(EXIT_LOST)
     head.stop()
     return 0
 
@@ -89,10 +91,17 @@ def settings_of(options: argparse.Namespace) -> RuntimeSettings:
     )
 
 
-def tell(state: str, message: str) -> None:
-    """One line to the service."""
-    sys.stdout.write(json.dumps({"state": state, "message": message}) + "\n")
-    sys.stdout.flush()
+class Voice:
+    """The way to the service: standard output, taken away from Ray, which would talk there as well."""
+
+    def __init__(self) -> None:
+        self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def tell(self, state: str, message: str) -> None:
+        """One line."""
+        self._file.write(json.dumps({"state": state, "message": message}) + "\n")
+        self._file.flush()
 
 
 class Head:

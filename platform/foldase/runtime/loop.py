@@ -16,7 +16,9 @@ from foldase_workflows.contracts.registry import Registry
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.2
+TICK_SECONDS = 0.05
+"""Reports wake the scheduler; what people ask for it finds by looking this often, for one small query."""
+
 ARCHIVE_SECONDS = 5.0
 _REPEAT_SECONDS = 15.0
 _PATIENCE_SECONDS = 1.0

@@ -24,7 +24,7 @@ from foldase.runtime.in_process import InProcessExecutor
 from foldase.runtime.loop import SchedulerLoop
 from foldase.runtime.machine import memory_used
 from foldase.runtime.view import View, hardware_json
-from foldase.runtime.workplace import Workplace
+from foldase.runtime.workplace import Workplace, remove_folder
 from foldase.store.store import Store
 from foldase_workflows.contracts.errors import Conflict, FoldaseError
 from foldase_workflows.contracts.registry import default_registry
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 240.0
 STOP_SECONDS = 30.0
+MAX_LOG_BYTES = 16 << 20
 BACKOFF_SECONDS = (1.0, 30.0)
 _STEADY_SECONDS = 60.0
 _POLL_SECONDS = 0.1
@@ -82,6 +83,8 @@ class Supervisor:
         while not self._asked.is_set():
             _record(self._store, "starting", message)
             Workplace(self._home).remove_litter()
+            # No worker lives now; what lies there is of those that died with their cluster.
+            remove_folder(self._home / "workers")
             began = time.monotonic()
             reason = self._one_cluster()
             clean_up(self._home)
@@ -97,7 +100,7 @@ class Supervisor:
     def _one_cluster(self) -> str:
         """Run one head to its end; returns why it ended."""
         self._told = {}
-        with (self._home / "runtime.log").open("ab") as log:
+        with _log_file(self._home).open("ab") as log:
             head = subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,
@@ -147,6 +150,14 @@ class Supervisor:
                     self._told[told["state"]] = told["message"]
                 except (ValueError, KeyError, TypeError):
                     logger.info("%s", line.decode(errors="replace").rstrip())
+
+
+def _log_file(home: Path) -> Path:
+    """Where the head and Ray write what nobody reads until something goes wrong."""
+    path = home / "runtime.log"
+    if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:
