@@ -178,6 +178,8 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
         f"{_range(answer['seconds']) or 'no time known'}, peak memory {show_bytes(answer['memory_bytes'])}"
     )
     unknown = f"; {answer['unknown']} steps without an estimate" if answer.get("unknown") else ""
+    if answer["cached"] == len(answer["steps"]):
+        total = "nothing to compute"
     out.print(f"\nall: {total}; {answer['cached']} of {len(answer['steps'])} steps in the cache{unknown}")
     for warning in answer.get("warnings") or ():
         out.print(f"warning: {warning}")

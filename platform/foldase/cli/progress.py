@@ -88,8 +88,9 @@ class PlainLines:
 
     def show(self, event: Event, steps: dict[str, Step]) -> None:
         """Write a line where there is news."""
-        if event.kind == "run.state":
-            self._line(event, "run", str(event.raw.get("state")), "")
+        if event.kind == "run.state" and self._said.get("") != (event.raw["state"],):
+            self._said[""] = (event.raw["state"],)
+            self._line(event, "run", event.raw["state"], "")
         elif event.kind == "step.state":
             self._state(event, event.raw)
         elif event.kind == "step.progress" and event.step in steps:

@@ -24,11 +24,18 @@ _STYLES = {
     "skipped": ("–", "dim"),
 }
 _LONGEST_VALUE = 200
+_PIPE_WIDTH = 2000
 
 
 def console(*, to_stderr: bool = False) -> Console:
-    """A console that takes text as it is: what users named never counts as markup."""
-    return Console(stderr=to_stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    """A console that takes text as it is: what users named never counts as markup.
+
+    What goes into a pipe is not wrapped: a line is a line.
+    """
+    made = Console(stderr=to_stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    if not made.is_terminal:
+        made.width = _PIPE_WIDTH
+    return made
 
 
 def state(name: str, *, cached: bool = False) -> Text:

@@ -91,7 +91,7 @@ class Supervisor:
         self._guard = threading.RLock()
 
     def start(self) -> None:
-        """Take the state folder, end what an earlier supervisor left, start everything.
+        """Take the state folder, end what an earlier supervisor left, start the first service.
 
         Raises:
             Conflict: ``already_running``, another supervisor has the folder.
@@ -103,8 +103,13 @@ class Supervisor:
         if left:
             self._say(f"ending {len(left)} processes that an earlier start left behind")
             end_groups(left, grace_seconds=GRACE_SECONDS)
+        self._spawn(next(iter(self.services.values())))
+
+    def start_others(self) -> None:
+        """Start the services after the first, which then has had the processors for itself."""
         for service in self.services.values():
-            self._spawn(service)
+            if not service.mark:
+                self._spawn(service)
 
     def tick(self) -> None:
         """Notice services that ended, and start again those whose time has come."""

@@ -41,9 +41,19 @@ class Stop(BaseException):
 
 
 def up(
-    home: Path | None, port: int | None, *, background: bool, open_page: bool, ray: bool, as_json: bool
+    home: Path | None,
+    port: int | None,
+    *,
+    background: bool,
+    open_page: bool,
+    ray: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> Exit:
-    """Start the platform and run it until a signal comes; in the background, return when it answers."""
+    """Start the platform and run it until a signal comes; in the background, return when it answers.
+
+    ``quiet`` is for the process in the background: its log must not hold a link that signs in.
+    """
     folder = home_folder(home).resolve()
     check_port(port)
     _refuse_second(folder)
@@ -56,8 +66,11 @@ def up(
     supervisor = Supervisor(folder, service_commands(folder, port, ray=ray), say=_say)
     with stopping(supervisor):
         address = start(supervisor)
-        announce(address, folder, as_json=as_json, background=False)
-        _open(address, wanted=open_page)
+        if quiet:
+            _say(f"foldase is at {address.url}")
+        else:
+            announce(address, folder, as_json=as_json, background=False)
+            _open(address, wanted=open_page)
         keep_running(supervisor)
     return Exit.OK
 
@@ -93,6 +106,7 @@ def start(supervisor: Supervisor) -> Address:
 
     address = wait_for_address(supervisor.home, check, pid=supervisor.pid("web"))
     supervisor.keep_port(urlsplit(address.url).port or 80)
+    supervisor.start_others()
     return address
 
 
@@ -129,7 +143,8 @@ def keep_running(supervisor: Supervisor) -> None:
                 asked = time.monotonic()
                 with contextlib.suppress(FoldaseError):
                     now = client.health()["cluster"]
-                    if now["state"] != cluster:
+                    # Until the runtime has begun, its last words are those of the time before.
+                    if now["state"] not in (cluster, "stopped"):
                         cluster = now["state"]
                         _say(f"cluster {cluster}{': ' if now['message'] else ''}{now['message']}")
             time.sleep(_TICK_SECONDS)
@@ -206,7 +221,7 @@ def _refuse_second(home: Path) -> None:
 def _start_in_background(home: Path, port: int | None, *, ray: bool) -> None:
     """Start a supervisor that outlives this terminal."""
     (home / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "foldase.cli.main", "up", "--home", str(home), "--no-open"]
+    command = [sys.executable, "-m", "foldase.cli.main", "up", "--home", str(home), "--quiet"]
     if port is not None:
         command += ["--port", str(port)]
     if not ray:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from foldase_workflows.contracts.errors import DocumentError, DocumentErrors, NotFound
-from foldase_workflows.spec import load_experiment, read_document
 
 _SUFFIXES = (".yaml", ".yml")
 _EXPERIMENT = re.compile(r"^workflow[ \t]*:", re.MULTILINE)
@@ -49,6 +48,9 @@ def resolve(target: str | Path) -> Submission:
             return Submission(source=target)
         if not _is_path(target):
             return Submission(workflow=target)
+    # The language takes a fifth of a second to import; most commands do without it.
+    from foldase_workflows.spec import load_experiment, read_document
+
     path = Path(target).expanduser()
     text = read_document(path)
     if not is_experiment(text):

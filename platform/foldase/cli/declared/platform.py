@@ -23,12 +23,13 @@ def up(
     ray: Annotated[
         bool, typer.Option("--ray/--no-ray", help="run steps on Ray, or in threads of one process")
     ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> int:
     """Start the platform: the page answers at once, the cluster starts behind it."""
     from foldase.cli.up import up as run
 
-    return run(home, port, background=background, open_page=open_page, ray=ray, as_json=as_json)
+    return run(home, port, background=background, open_page=open_page, ray=ray, quiet=quiet, as_json=as_json)
 
 
 def down(home: Home = None, as_json: AsJson = False) -> int:
