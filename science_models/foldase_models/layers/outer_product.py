@@ -35,28 +35,24 @@ class OuterProductMean(nn.Module):
 
         Args:
             m: ``[..., S, N, c_m]``.
-            weights: ``[..., S, N]``, how much each position counts: 0 or 1 for a mask, or sequence weights.
+            weights: ``[..., S, N]``, how much each position counts: 0 or 1 for a mask, or the weight of a
+                sequence, where two is as good as two copies. A pair counts with the geometric mean.
         """
         m = self.layer_norm(m)
         a, b = self.linear_1(m), self.linear_2(m)
         if weights is None:
-            return self._combine(a, b, m.shape[-3] + EPSILON)
+            if self.centred:
+                a, b = a - a.mean(-3, keepdim=True), b - b.mean(-3, keepdim=True)
+            return self._outer(a, b) / (m.shape[-3] + EPSILON)
         weights = weights.to(m.dtype)
-        count = weights.mT @ weights
-        share = weights.unsqueeze(-1)
+        root = weights.sqrt()
         if self.centred:
-            total = share.sum(-3, keepdim=True) + EPSILON
-            a = (a - (a * share).sum(-3, keepdim=True) / total) * share
-            b = (b - (b * share).sum(-3, keepdim=True) / total) * share
-        else:
-            a, b = a * share, b * share
-        return self._outer(a, b) / (count.unsqueeze(-1) + EPSILON)
-
-    def _combine(self, a: torch.Tensor, b: torch.Tensor, count: float) -> torch.Tensor:
-        if self.centred:
-            a = a - a.mean(-3, keepdim=True)
-            b = b - b.mean(-3, keepdim=True)
-        return self._outer(a / count, b)
+            share = (weights / weights.sum(-2, keepdim=True).clamp(min=EPSILON)).unsqueeze(-1)
+            a = a - (a * share).sum(-3, keepdim=True)
+            b = b - (b * share).sum(-3, keepdim=True)
+        count = (root.mT @ root).unsqueeze(-1)
+        factor = root.unsqueeze(-1)
+        return self._outer(a * factor, b * factor) / (count + EPSILON)
 
     def _outer(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """Sum over S of outer products, as one matrix product ``[N C, S] x [S, N C]``, then projected."""

@@ -143,7 +143,7 @@ class Trainer(Generic[BatchT]):
             self.optimizer.step()
             self._bad_in_a_row = 0
         else:
-            self._skip(float(loss))
+            self._skip(float(loss.detach()))
         decay = average_decay(self.config, self.step)
         torch._foreach_lerp_(
             list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay
