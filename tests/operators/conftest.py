@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class FakeContext(StepContext):
     run = "r000000000000"
     step = "step"
     attempt = 1
-    cpus = 2.0
+    cpus = 1.0
     memory_bytes = 0
 
     def __init__(self, folder: Path, names: Mapping[str, str], cancel_after: int | None = None) -> None:
@@ -68,20 +69,17 @@ class FakeContext(StepContext):
         return Artifact(f"sha256:{0:064x}", "file", 1, self.names[port])
 
 
-@pytest.fixture
-def make_context(tmp_path: Path) -> Callable[..., FakeContext]:
+@pytest.fixture(scope="module")
+def make_context(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., FakeContext]:
     """A context with its own folder; keyword arguments: ``names`` of artifacts by port, ``cancel_after``."""
-    made = 0
 
     def make(names: Mapping[str, str] | None = None, cancel_after: int | None = None) -> FakeContext:
-        nonlocal made
-        made += 1
-        return FakeContext(tmp_path / f"context{made}", names or {}, cancel_after)
+        return FakeContext(tmp_path_factory.mktemp("step"), names or {}, cancel_after)
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(make_context: Callable[..., FakeContext]) -> Callable[..., Any]:
     """Run an operator with inputs by keyword; paths are named as their files."""
 
@@ -101,8 +99,6 @@ def run(make_context: Callable[..., FakeContext]) -> Callable[..., Any]:
 @pytest.fixture
 def real_data() -> Path:
     """The folder with real files, or a skip."""
-    import os
-
     folder = Path(os.environ.get("FOLDASE_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
     if not (folder / "6KWC_1.a3m").exists():
         pytest.skip(f"no real files in {folder}; set FOLDASE_TEST_DATA")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foldase_workflows.contracts import Artifact, BadInput, Cancelled, Damaged, Hardware
+from foldase_workflows.formats.structures import read_chain
 from foldase_workflows.formats.zarr_families import FamilySet
 from foldase_workflows.formats.zarr_msa import read_msa
 from foldase_workflows.formats.zarr_predictions import PredictionSet
@@ -170,17 +171,30 @@ def test_the_wrong_kind_of_tree_and_a_damaged_one_are_told_apart(run, families):
     assert damaged.value.location.record == "f0001/msa"
 
 
+def _homologues_of(sequence: str, rows: int) -> str:
+    """An alignment of a sequence with copies of it in which every fifth residue is another."""
+    rng = np.random.default_rng(0)
+    text = f">query of {len(sequence)}\n{sequence}\n"
+    for k in range(rows):
+        other = [rng.choice(list("ADEGKLSV")) if rng.random() < 0.2 else letter for letter in sequence]
+        text += f">row{k}\n{''.join(other)}\n"
+    return text
+
+
 def test_a_structure_scores_the_map_and_a_stranger_is_refused(run, real_data, tmp_path):
-    lines = (real_data / "6KWC_1.a3m").read_text().split(">")[1:61]
-    small = _write(tmp_path, "few.a3m", "".join(">" + record for record in lines))
-    msa = run(READ, alignment=small).msa
-    structure = real_data / "6KWC_1_openfold_prediction.pdb"
-    outputs = run(COUPLE, msa=msa, structure=structure, method="mean_field")
-    assert outputs.scores["residues_in_structure"] == 191
-    assert 0 < outputs.scores["precision_at_L"] < 1
-    truth = PredictionSet(outputs.predictions).read("6KWC_1").truth
-    i, j = np.triu_indices(191, 6)
-    assert truth[i, j].mean() == pytest.approx(0.034, abs=0.001)
+    chain = read_chain(real_data / "1A8O.cif")
+    whole = "MKV" + chain.sequence[:-5]
+    msa = run(READ, alignment=_write(tmp_path, "in.fasta", _homologues_of(whole, 30))).msa
+    outputs = run(COUPLE, msa=msa, structure=real_data / "1A8O.cif", method="mean_field")
+    assert outputs.scores["residues_in_structure"] == len(chain.sequence) - 5
+    assert 0 <= outputs.scores["precision_at_L"] < 0.5
+    truth = PredictionSet(outputs.predictions).read("query").truth
+    distance = np.linalg.norm(chain.beta[:, None] - chain.beta[None], axis=-1)[:-5, :-5]
+    index = np.arange(len(distance))
+    expected = (distance < 8) & (np.abs(index[:, None] - index[None]) >= 6)
+    np.testing.assert_array_equal(truth[3:, 3:], expected)
+    assert not truth[:3].any()
     with pytest.raises(BadInput) as caught:
-        run(COUPLE, msa=msa, structure=real_data / "1A8O.cif", method="mean_field")
+        run(COUPLE, msa=msa, structure=real_data / "3JQH.cif", method="mean_field")
     assert caught.value.code == "structure_not_of_query"
+    assert caught.value.location.file == "3JQH.cif"

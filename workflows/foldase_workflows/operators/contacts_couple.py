@@ -19,6 +19,7 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import Families, Json, Msa, Predictions, Structure
+from foldase_workflows.operators._models import use_cores
 from foldase_workflows.operators._query_structure import Truth, truth_of
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class CoupleContacts(Operator[CoupleInputs, CoupleOutputs]):
     name = "contacts.couple"
     version = 1
     help = "Predict contacts from the couplings of an alignment"
+    family = "torch"
     Inputs = CoupleInputs
     Outputs = CoupleOutputs
 
@@ -88,9 +90,7 @@ class CoupleContacts(Operator[CoupleInputs, CoupleOutputs]):
             BadInput: neither or both of ``msa`` and ``families``, a damaged tree, an alignment too small to
                 say anything, or a structure of another protein.
         """
-        import torch
-
-        torch.set_num_threads(max(1, int(context.cpus)))
+        use_cores(context)
         if (inputs.msa is None) == (inputs.families is None):
             raise BadInput(
                 "give one alignment or one set of families",
@@ -137,7 +137,12 @@ class CoupleContacts(Operator[CoupleInputs, CoupleOutputs]):
             method=TITLES[inputs.method],
             contact_cutoff=NATURAL_CUTOFF,
             min_separation=inputs.min_separation,
-            attributes={"query": stored.query, "letters": stored.letters, "rule": PROBABILITY_RULE},
+            attributes={
+                "query": stored.query,
+                "letters": stored.letters,
+                "rule": PROBABILITY_RULE,
+                "atoms": "C-beta",
+            },
         )
         context.progress(1.0, "done")
         return CoupleOutputs(predictions=tree, scores=dict(prediction.scores))
