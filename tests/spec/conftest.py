@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import hypothesis
 import pytest
 from pydantic import Field
 
@@ -12,6 +13,10 @@ from foldase_workflows.contracts import Artifact, Estimate, Hardware, Operator, 
 from foldase_workflows.contracts.ports import Alignment, Families, Fasta, Json, Model, Msa, Report
 
 GIB = 2**30
+
+# No deadline: a loaded machine is slow, and a slow example is not a wrong one.
+hypothesis.settings.register_profile("spec", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("spec")
 
 
 class Simulate(Operator[Any, Any]):
@@ -109,7 +114,7 @@ def registry() -> Registry:
     return Registry([Simulate(), Train(), Read(), Summarise()])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def artifact():
     """Makes the reference to a stored file."""
 
@@ -156,6 +161,6 @@ outputs:
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sweep() -> str:
     return SWEEP

@@ -150,9 +150,10 @@ def test_a_hundred_faults_are_enough():
     text = HEAD + "steps:\n" + "".join(f"  s{number}: {{use: a@1}}\n" for number in range(500))
     with pytest.raises(DocumentErrors) as caught:
         load_workflow(text)
-    assert len(caught.value.errors) == 101
-    assert caught.value.errors[-1].code == "too_many_faults"
-    assert "900 more" in caught.value.errors[-1].message
+    errors = caught.value.errors
+    assert len(errors) == 101
+    assert errors[-1].code == "too_many_faults"
+    assert all(error.code in ("unknown_field", "missing_field") for error in errors[:-1])
 
 
 @pytest.mark.parametrize(

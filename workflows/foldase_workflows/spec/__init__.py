@@ -4,13 +4,13 @@ The way of a document: ``load_workflow`` (syntax, shape) -> ``check`` (operators
 ``bind_inputs`` -> ``plan``; the scheduler then asks the ``CheckedWorkflow`` step by step.
 """
 
-from foldase_workflows.spec.bind import bind_inputs
-from foldase_workflows.spec.catalog import CatalogEntry, catalog, catalog_entry, catalog_folder
-from foldase_workflows.spec.check import check, from_json
+from foldase_workflows.spec.bind import bind_inputs, read_argument
 from foldase_workflows.spec.checked import CheckedWorkflow
-from foldase_workflows.spec.evaluate import evaluate
+from foldase_workflows.spec.checking import check, from_json
+from foldase_workflows.spec.evaluation import evaluate
 from foldase_workflows.spec.expressions.evaluator import Scope
 from foldase_workflows.spec.files import read_document
+from foldase_workflows.spec.library import CatalogEntry, catalog, catalog_entry, catalog_folder
 from foldase_workflows.spec.load import load_experiment, load_workflow
 from foldase_workflows.spec.models import ExperimentDocument, WorkflowDocument
 from foldase_workflows.spec.planning import CacheProbe, Plan, PlannedStep, check_resources, plan, this_machine
@@ -42,6 +42,7 @@ __all__ = [
     "load_experiment",
     "load_workflow",
     "plan",
+    "read_argument",
     "read_document",
     "this_machine",
     "workflow_json_schema",

@@ -12,6 +12,9 @@ from foldase_workflows.spec.limits import MAX_FAULTS
 Path = tuple[str | int, ...]
 """From the root of a document to a value: ``("steps", "fold", "with", "seed")``."""
 
+_LAST = 1 << 40
+_MANY_NAMES = 200
+
 
 class Places(Protocol):
     """Knows where in a text the values of a document stand."""
@@ -29,7 +32,7 @@ class Nowhere:
 
 
 class Faults:
-    """The faults found so far.
+    """The faults found so far. Adding the hundredth raises, so that no document costs more than that.
 
     Repetitions are kept away: a code is reported once per place, and nothing is reported at or below a path
     that an earlier stage poisoned.
@@ -39,15 +42,9 @@ class Faults:
         self.places: Places = places or Nowhere()
         self._errors: dict[tuple[object, ...], DocumentError] = {}
         self._poisoned: set[Path] = set()
-        self._left_out = 0
 
     def __bool__(self) -> bool:
         return bool(self._errors)
-
-    @property
-    def full(self) -> bool:
-        """Whether further faults would only be counted."""
-        return len(self._errors) >= MAX_FAULTS
 
     def add(
         self,
@@ -65,13 +62,18 @@ class Faults:
         self.add_at(self.places.locate(path, key=key, offset=offset), code, message, hint=hint)
 
     def add_at(self, location: Location, code: str, message: str, *, hint: str) -> None:
-        """Note a fault at a known place."""
-        if self.full:
-            self._left_out += 1
-            return
+        """Note a fault at a known place.
+
+        Raises:
+            DocumentErrors: there are as many as a person would read.
+        """
         same = (location.line, location.column, location.path, code)
         error = DocumentError(_shortened(message), code=code, location=location, hint=hint)
         self._errors.setdefault(same, error)
+        if len(self._errors) >= MAX_FAULTS:
+            message = "there may be more faults; looking stopped here"
+            self._errors[("more",)] = DocumentError(message, code="too_many_faults", hint="mend these first")
+            self.raise_if_any()
 
     def poison(self, path: Path) -> None:
         """Report nothing more at or below ``path``; its value could not be read."""
@@ -81,16 +83,13 @@ class Faults:
         """Raise ``DocumentErrors`` in reading order when anything was found."""
         if not self._errors:
             return
-        found = sorted(self._errors.values(), key=_reading_order)
-        if self._left_out:
-            more = f"{self._left_out} more faults are not listed"
-            found.append(DocumentError(more, code="too_many_faults", hint="mend these first"))
-        raise DocumentErrors(found)
+        raise DocumentErrors(sorted(self._errors.values(), key=_reading_order))
 
 
 def _reading_order(error: DocumentError) -> tuple[int, int]:
-    place = error.location or Location()
-    return (place.line or 0, place.column or 0)
+    place = error.location
+    # What has no place says something about all the others.
+    return (place.line or 0, place.column or 0) if place else (_LAST, 0)
 
 
 def _shortened(message: str) -> str:
@@ -106,6 +105,8 @@ def dotted(path: Path) -> str:
 def did_you_mean(name: str, known: Iterable[str], *, otherwise: str | None = None) -> str:
     """A hint that names the closest known name, or lists what there is."""
     names = list(known)
+    if len(names) > _MANY_NAMES:
+        names = [other for other in names if other[:1] == name[:1]][:_MANY_NAMES]
     close = difflib.get_close_matches(name[:80], names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -202,7 +202,9 @@ class _Planner:
             self.scope["steps"][step.name] = None
         first = items[0] if items else None
         known = _known_inputs(self.checked, step, self.scope, first)
-        cached = self._cached(step, items) if runs else None if runs is None else False
+        cached: bool | None = False
+        if runs is not False and step.cache == "use":
+            cached = self._cached(step, items) if runs else None
         estimate = step.estimate(known, self.hardware)
         return PlannedStep(
             name=step.name,
@@ -220,8 +222,7 @@ class _Planner:
 
     def _runs(self, step: CheckedStep) -> bool | None:
         """Whether the step runs: False when ``if`` says so or a step it takes from does not run."""
-        sources = [name for name in step.needs if name not in step.after]
-        if any(self.scope["steps"].get(name, ()) is None for name in sources):
+        if any(self.scope["steps"].get(name, ()) is None for name in step.sources):
             return False
         if step.condition is None:
             return True
@@ -236,8 +237,6 @@ class _Planner:
 
     def _cached(self, step: CheckedStep, items: list[Item] | None) -> bool | None:
         """Whether the cache has all of the step; when it has, its outputs become known."""
-        if step.cache != "use":
-            return False
         if self.cache_probe is None or (step.scattered and items is None):
             return None
         found: list[Mapping[str, Any]] = []
@@ -295,7 +294,7 @@ def _known_inputs(
 def _is_known(template: Template, scope: Mapping[str, Any], item: Item | None) -> bool:
     """Whether all that a template refers to has a value in the scope."""
     for node in nodes_in(template):
-        if isinstance(node, StepRef) and node.step not in scope["steps"]:
+        if isinstance(node, StepRef) and scope["steps"].get(node.step) is None:
             return False
         if isinstance(node, EachRef) and item is None:
             return False

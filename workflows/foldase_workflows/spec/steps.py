@@ -92,8 +92,9 @@ class Item:
 class CheckedStep:
     """A step whose names and types are right.
 
-    ``needs`` are all steps it waits for, ``after`` those among them it names for their order alone.
-    ``inputs`` has a template for each port that the document gives.
+    ``sources`` are the steps whose outputs it uses, also in ``if`` and ``each``: when one of them is
+    skipped, this one is too. ``after`` are those it only waits for. ``inputs`` has a template for each
+    port that the document gives.
     """
 
     name: str
@@ -102,7 +103,7 @@ class CheckedStep:
     each: Mapping[str, Template]
     each_types: Mapping[str, PortType]
     condition: Template | None
-    needs: tuple[str, ...]
+    sources: tuple[str, ...]
     after: tuple[str, ...]
     request: Request
     retry: Retry
@@ -114,6 +115,11 @@ class CheckedStep:
     def uses(self) -> str:
         """``name@version`` of the operator."""
         return self.operator.reference
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """All steps it waits for."""
+        return tuple(dict.fromkeys((*self.sources, *self.after)))
 
     @property
     def scattered(self) -> bool:

@@ -18,18 +18,25 @@ _MASK = {code - MASK_FIRST: code for code in range(MASK_FIRST, MASK_LAST + 1)}
 _UNMASK = {code: code - MASK_FIRST for code in range(MASK_FIRST, MASK_LAST + 1)}
 _MASKED = re.compile("[\ue000-\ue07f]")
 _LIST_TYPE = re.compile(r"(?:list\[){1,8}[a-z]+\]{1,8}", re.ASCII)
-_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\}\}""", re.DOTALL)
+_MARKS = re.compile(r"\\.|['\"]|\}\}", re.DOTALL)
 
 
 def find_closing(text: str, start: int, end: int | None = None) -> int:
     """The index of the ``}}`` that ends an expression whose inside begins at ``start``, or -1.
 
-    A ``}}`` inside a quoted text of the expression does not end it.
+    A ``}}`` inside a quoted text of the expression does not end it, unless the quote is never closed.
     """
     stop = len(text) if end is None else end
-    for found in _QUOTED.finditer(text, start, stop):
-        if found.group() == CLOSING:
-            return found.start()
+    quote = ""
+    for found in _MARKS.finditer(text, start, stop):
+        mark = found.group()
+        if mark == CLOSING:
+            if not quote:
+                return found.start()
+        elif mark == quote:
+            quote = ""
+        elif not quote and mark in "'\"":
+            quote = mark
     return text.find(CLOSING, start, stop)
 
 
@@ -54,6 +61,7 @@ class _Masker:
         self.flow = 0
         self.block: int | None = None
         self.open_plain: int | None = None
+        self.closings = True
 
     def line(self, line: str) -> str:
         body = line.lstrip(" ")
@@ -62,6 +70,7 @@ class _Masker:
             if not body.strip() or indent > self.block:
                 return line
             self.block = None
+        self.closings = CLOSING in body
         fresh = not (self.open_plain is not None and not self.flow and indent > self.open_plain)
         return self._scan(line, indent, fresh)
 
@@ -75,7 +84,7 @@ class _Masker:
             character = line[at]
             if character == "#" and (at == 0 or line[at - 1] in " \t"):
                 break
-            end = _opaque_until(line, at, fresh)
+            end = self._opaque_until(line, at, fresh)
             if end > at:
                 out += [line[copied:at], line[at:end].translate(_MASK)]
                 at, copied, fresh = end, end, False
@@ -92,6 +101,17 @@ class _Masker:
             at += 1
         self.open_plain = None if fresh or self.quote or self.block is not None else key
         return "".join(out) + line[copied:]
+
+    def _opaque_until(self, line: str, at: int, fresh: bool) -> int:
+        """Where the expression or the list type that begins at ``at`` ends; ``at`` where there is none."""
+        if line.startswith(OPENING, at) and self.closings:
+            end = find_closing(line, at + len(OPENING))
+            # Once an expression is not closed, none after it on the line is.
+            self.closings = end >= 0
+            return end + len(CLOSING) if end >= 0 else at
+        if fresh and line.startswith("list[", at) and (found := _LIST_TYPE.match(line, at)):
+            return found.end()
+        return at
 
     def _structure(self, line: str, at: int, fresh: bool) -> bool:
         """Follow one character outside quotes; whether a new token may begin after it."""
@@ -122,16 +142,6 @@ class _Masker:
             else:
                 at += 1
         return at
-
-
-def _opaque_until(line: str, at: int, fresh: bool) -> int:
-    """Where the expression or the list type that begins at ``at`` ends; ``at`` where there is none."""
-    if line.startswith(OPENING, at):
-        end = find_closing(line, at + len(OPENING))
-        return end + len(CLOSING) if end >= 0 else at
-    if fresh and line.startswith("list[", at) and (found := _LIST_TYPE.match(line, at)):
-        return found.end()
-    return at
 
 
 def _spaces(line: str, at: int) -> int:

@@ -92,7 +92,7 @@ def _check_characters(source: Source, faults: Faults) -> None:
             f"the character {named} may not be in a document",
             hint="delete it; inside double quotes a control character can be written as an escape",
         )
-        at = first_bad(source.text, at + 1) if not faults.full else None
+        at = first_bad(source.text, at + 1)
     faults.raise_if_any()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,7 @@ class Source:
         self.file = file
         self.text = text
         self.root = root
+        self._starts: list[int] | None = None
 
     def at(self, line: int, column: int, path: Path = ()) -> Location:
         """A place, from zero-based line and column."""
@@ -72,10 +74,10 @@ class Source:
 
     def at_index(self, index: int, path: Path = ()) -> Location:
         """The place of a character of the text."""
-        line, start = 0, 0
-        for line_break in _BREAK.finditer(self.text, 0, index):
-            line, start = line + 1, line_break.end()
-        return self.at(line, index - start, path)
+        if self._starts is None:
+            self._starts = [0, *(line_break.end() for line_break in _BREAK.finditer(self.text))]
+        line = bisect.bisect_right(self._starts, index) - 1
+        return self.at(line, index - self._starts[line], path)
 
     def find(self, path: Path) -> tuple[Scalar | None, Node | None]:
         """The key and the value at ``path``; of a path that does not exist, those of its nearest ancestor."""

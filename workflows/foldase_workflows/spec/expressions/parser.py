@@ -7,7 +7,6 @@ unary ``-``, then fields, indices and calls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 from foldase_workflows.spec.expressions.lexer import Token, tokens
 from foldase_workflows.spec.expressions.nodes import (
@@ -46,7 +45,6 @@ _SPLIT = "split it over several steps or inputs"
 _ROOTS = ("inputs", "steps", "each")
 
 
-@lru_cache(maxsize=8192)
 def parse(text: str, base: int = 0) -> Node:
     """The tree of the expression ``text``, without its ``${{ }}``; ``base`` is added to every offset.
 

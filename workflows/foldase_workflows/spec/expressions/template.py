@@ -22,7 +22,7 @@ from foldase_workflows.spec.expressions.types import ANY, JSON, TEXT, is_scalar,
 from foldase_workflows.spec.faults import Path
 from foldase_workflows.spec.limits import MAX_TEXT
 
-_ESCAPED = "$" + OPENING
+_SHORT = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,6 @@ def has_expression(text: str) -> bool:
     return OPENING in text
 
 
-@lru_cache(maxsize=8192)
 def read_text(text: str) -> Constant | Expression | Text:
     """A text of the document as a template.
 
@@ -78,6 +77,11 @@ def read_text(text: str) -> Constant | Expression | Text:
     """
     if OPENING not in text:
         return Constant(text)
+    # The same few expressions are read again for each run of a workflow; long ones are not worth keeping.
+    return _read_short(text) if len(text) <= _SHORT else _read(text)
+
+
+def _read(text: str) -> Constant | Expression | Text:
     parts: list[str | Node] = []
     at = 0
     while (start := text.find(OPENING, at)) >= 0:
@@ -101,6 +105,9 @@ def read_text(text: str) -> Constant | Expression | Text:
     if len(nodes) == 1 and all(isinstance(part, Node) or not part.strip() for part in parts):
         return Expression(nodes[0])
     return Text(tuple(part for part in parts if part != ""))
+
+
+_read_short = lru_cache(maxsize=2048)(_read)
 
 
 def read_value(value: Any, report: ReportAt, path: Path = ()) -> Template:

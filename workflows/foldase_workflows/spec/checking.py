@@ -61,6 +61,7 @@ class _Checker:
         self.operators: dict[str, AnyOperator] = {}
         self.input_types = {name: input_type(spec) for name, spec in document.inputs.items()}
         self.step_types: dict[str, StepType] = {}
+        self.needs: dict[str, tuple[str, ...]] = {}
 
     def workflow(self) -> CheckedWorkflow:
         steps = self.document.steps
@@ -74,10 +75,9 @@ class _Checker:
             self.step_types[name] = StepType(outputs, scattered=bool(step.each))
         checked = {name: self._step(name, step) for name, step in steps.items()}
         outputs_of_run, output_types = self._outputs()
-        needs = {name: found.needs if found else () for name, found in checked.items()}
-        self._check_circles(needs)
+        self._check_circles()
         self.faults.raise_if_any()
-        ordered = {name: found for name in topological(needs) if (found := checked[name]) is not None}
+        ordered = {name: found for name in topological(self.needs) if (found := checked[name]) is not None}
         return CheckedWorkflow(self.document, ordered, self.input_types, outputs_of_run, output_types)
 
     def _find_operator(self, name: str, step: StepSpec) -> None:
@@ -110,7 +110,8 @@ class _Checker:
         inputs = self._inputs(spec, path, inside, operator)
         condition = self._condition(spec, path, outside)
         templates = [*each.values(), *inputs.values(), *([condition] if condition else [])]
-        needs = self._needs(spec, path, templates)
+        sources, after = self._sources(templates), self._after(spec, path)
+        self.needs[name] = tuple(dict.fromkeys((*sources, *after)))
         if operator is None:
             return None
         self._check_on_oom(spec, path, operator)
@@ -122,8 +123,8 @@ class _Checker:
             each=each,
             each_types=each_types,
             condition=condition,
-            needs=needs,
-            after=tuple(dict.fromkeys(spec.after or ())),
+            sources=sources,
+            after=after,
             request=request_of(spec, defaults),
             retry=retry_of(spec, defaults),
             timeout_seconds=timeout_of(spec, defaults),
@@ -213,21 +214,20 @@ class _Checker:
 
         ports.check(name, value, refuse)
 
-    def _needs(self, spec: StepSpec, path: Path, templates: list[Template]) -> tuple[str, ...]:
-        """The steps this one waits for, in the order it names them; unknown ones are reported elsewhere."""
-        found: dict[str, None] = {}
-        for template in templates:
-            for node in nodes_in(template):
-                if isinstance(node, StepRef) and node.step in self.document.steps:
-                    found[node.step] = None
+    def _sources(self, templates: list[Template]) -> tuple[str, ...]:
+        """The steps whose outputs are used, as they are named; unknown ones are reported elsewhere."""
+        steps = (
+            node.step for template in templates for node in nodes_in(template) if isinstance(node, StepRef)
+        )
+        return tuple(dict.fromkeys(step for step in steps if step in self.document.steps))
+
+    def _after(self, spec: StepSpec, path: Path) -> tuple[str, ...]:
         for place, name in enumerate(spec.after or ()):
-            if name in self.document.steps:
-                found[name] = None
-            else:
+            if name not in self.document.steps:
                 hint = did_you_mean(name, self.document.steps)
                 message = f"there is no step {show(name)}"
                 self.faults.add("unknown_step", message, (*path, "after", place), hint=hint)
-        return tuple(found)
+        return tuple(dict.fromkeys(name for name in spec.after or () if name in self.document.steps))
 
     def _check_on_oom(self, spec: StepSpec, path: Path, operator: AnyOperator) -> None:
         """``with.NAME`` must be a number of this operator; a rule from the defaults may not concern it."""
@@ -253,8 +253,8 @@ class _Checker:
             types[name] = infer_template(templates[name], names, self._report, ("outputs", name))
         return templates, types
 
-    def _check_circles(self, needs: Mapping[str, tuple[str, ...]]) -> None:
-        for circle in circles(needs):
+    def _check_circles(self) -> None:
+        for circle in circles(self.needs):
             shown = circle if len(circle) <= 12 else [*circle[:6], "...", *circle[-5:]]
             message = f"the steps wait for each other: {' -> '.join(shown)}"
             hint = f"let {circle[0]!r} not use what comes from {circle[1]!r}"
