@@ -145,6 +145,8 @@ class Transport:
         try:
             return http.send(request, stream=True)
         except httpx.TransportError as error:
+            # Whoever takes a connection and breaks it off is there, at least.
+            self._met = self._met or not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             self.close()
             raise _unreachable(server.url, error) from error
 
