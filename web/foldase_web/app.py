@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from foldase.store.accounts import Accounts
-from foldase_web import openapi, problems
+from foldase_web import description, problems
 from foldase_web.context import Services, installed_version
 from foldase_web.routes import api, ray
 from foldase_web.security import PREFIX, CatchAll, Gate, SecurityHeaders
@@ -59,5 +59,5 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     problems.install(app)
     app.include_router(api, prefix=PREFIX)
     app.include_router(ray)
-    openapi.install(app)
+    description.install(app)
     return app
