@@ -1,4 +1,4 @@
-"""Prints the OpenAPI document: ``python -m foldase_web.openapi > openapi.json``. Nothing is opened or started."""
+"""Prints the OpenAPI document: ``python -m foldase_web.openapi > openapi.json``. Nothing is started."""
 
 from __future__ import annotations
 
