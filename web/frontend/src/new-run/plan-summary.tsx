@@ -1,0 +1,77 @@
+import type { Plan, PlannedStep } from "@/api/types";
+import { formatBytes, formatRange } from "@/ui/format";
+import { StateLabel } from "@/ui/state";
+import table from "@/ui/table.module.css";
+import classes from "./new-run.module.css";
+
+/** Estimated time and memory, expected cache hits, and the steps in their order. */
+export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
+  const [low, high] = plan.seconds;
+  return (
+    <div data-state={stale ? "updating" : "planned"} className={stale ? classes.stale : undefined}>
+      <dl className={classes.figures}>
+        <Figure
+          name="Time"
+          value={low !== undefined && high !== undefined && high > 0 ? formatRange(low, high) : "unknown"}
+        />
+        <Figure
+          name="Peak memory"
+          value={plan.memory_bytes > 0 ? formatBytes(plan.memory_bytes) : "unknown"}
+        />
+        <Figure name="Already computed" value={`${plan.cached} of ${plan.steps.length} steps`} />
+      </dl>
+      <div className={table.scroll}>
+        <table className={`${table.table} ${classes.plan}`}>
+          <thead>
+            <tr>
+              <th scope="col">Step</th>
+              <th scope="col" className={table.number}>
+                Time
+              </th>
+              <th scope="col">Cache</th>
+            </tr>
+          </thead>
+          <tbody>
+            {plan.steps.map((step) => (
+              <PlanRow key={step.name} step={step} />
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </div>
+  );
+}
+
+function Figure({ name, value }: { name: string; value: string }) {
+  return (
+    <div>
+      <dt>{name}</dt>
+      <dd>{value}</dd>
+    </div>
+  );
+}
+
+function PlanRow({ step }: { step: PlannedStep }) {
+  const [low, high] = step.estimate?.seconds ?? [];
+  return (
+    <tr title={step.estimate?.basis || undefined}>
+      <td>
+        <span className="mono">{step.name}</span>
+        <br />
+        <span className="muted">{step.uses}</span>
+      </td>
+      <td className={table.number}>
+        {low !== undefined && high !== undefined ? (
+          formatRange(low, high)
+        ) : (
+          <span className="muted">unknown</span>
+        )}
+      </td>
+      <td>
+        {step.cached === true && <StateLabel state="cached" />}
+        {step.cached === false && "will run"}
+        {step.cached == null && <span className="muted">known later</span>}
+      </td>
+    </tr>
+  );
+}

@@ -1,0 +1,106 @@
+import { NativeSelect } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { getRouteApi } from "@tanstack/react-router";
+import type { ReactNode } from "react";
+
+import { groupQuery } from "@/api/artifacts";
+import { LoadingLines } from "@/ui/loading";
+import { Notice } from "@/ui/notice";
+import { ProblemAlert } from "@/ui/problem-alert";
+import type { ResultOutputs, Shown } from "./outputs";
+import classes from "./results.module.css";
+import { TargetView } from "./target-view";
+
+const route = getRouteApi("/runs/$id/results");
+
+interface PredictionsAttributes {
+  targets?: string[];
+  contact_cutoff?: number;
+  min_separation?: number;
+  method?: string;
+  complete?: boolean;
+}
+
+/** Choose the predictions and the target, then look at it. `scores` stand beside the list of contacts. */
+export function PredictionsView({ outputs, scores }: { outputs: ResultOutputs; scores: ReactNode }) {
+  const { predictions: wanted } = route.useSearch();
+  const navigate = route.useNavigate();
+  const shown =
+    outputs.predictions.find(({ artifact }) => artifact.digest === wanted) ?? outputs.predictions[0];
+  if (!shown) return null;
+  return (
+    <>
+      {outputs.predictions.length > 1 && (
+        <NativeSelect
+          className={classes.picker}
+          label="Predictions"
+          value={shown.artifact.digest}
+          data={outputs.predictions.map(({ label, artifact }) => ({ value: artifact.digest, label }))}
+          onChange={(event) =>
+            void navigate({
+              search: (previous) => ({ ...previous, predictions: event.currentTarget.value, sel: undefined }),
+              replace: true,
+              resetScroll: false,
+            })
+          }
+        />
+      )}
+      <Targets key={shown.artifact.digest} shown={shown} structures={outputs.structures} scores={scores} />
+    </>
+  );
+}
+
+interface TargetsProps {
+  shown: Shown;
+  structures: Shown[];
+  scores: ReactNode;
+}
+
+function Targets({ shown, structures, scores }: TargetsProps) {
+  const { target: wanted } = route.useSearch();
+  const navigate = route.useNavigate();
+  const root = useQuery(groupQuery(shown.artifact.digest, ""));
+  if (root.isPending) return <LoadingLines lines={6} what="the predictions" />;
+  if (root.isError) {
+    return (
+      <ProblemAlert
+        title="The predictions could not be read"
+        error={root.error}
+        onRetry={() => void root.refetch()}
+      />
+    );
+  }
+  const attributes = root.data.attributes as PredictionsAttributes;
+  const targets = attributes.targets ?? root.data.groups;
+  const target = targets.find((one) => one === wanted) ?? targets[0];
+  if (!target) return <Notice kind="warning" title="These predictions hold no targets" />;
+  return (
+    <>
+      <div className={classes.pickers}>
+        <NativeSelect
+          className={classes.picker}
+          label={`Target, ${targets.length} in all`}
+          value={target}
+          data={targets}
+          onChange={(event) =>
+            void navigate({
+              search: (previous) => ({ ...previous, target: event.currentTarget.value, sel: undefined }),
+              replace: true,
+              resetScroll: false,
+            })
+          }
+        />
+      </div>
+      <TargetView
+        key={target}
+        digest={shown.artifact.digest}
+        target={target}
+        cutoff={attributes.contact_cutoff ?? null}
+        minSeparation={attributes.min_separation ?? 1}
+        method={attributes.method ?? null}
+        structures={structures}
+        scores={scores}
+      />
+    </>
+  );
+}

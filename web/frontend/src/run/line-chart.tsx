@@ -1,0 +1,85 @@
+import "uplot/dist/uPlot.min.css";
+
+import { useComputedColorScheme } from "@mantine/core";
+import { useEffect, useRef, useState } from "react";
+import uPlot from "uplot";
+
+import { formatNumber } from "@/ui/format";
+import { type Curve, forLog, hasPositive } from "./curves-data";
+import classes from "./curves.module.css";
+
+const HEIGHT = 150;
+const LOGARITHMIC = 3;
+
+function colour(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function options(width: number, log: boolean, onHover: (index: number | null) => void): uPlot.Options {
+  const axis: uPlot.Axis = {
+    stroke: colour("--muted"),
+    font: "11px Inter, sans-serif",
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { show: false },
+  };
+  return {
+    width,
+    height: HEIGHT,
+    legend: { show: false },
+    cursor: { y: false, drag: { x: false, y: false } },
+    scales: { x: { time: false }, y: { distr: log ? LOGARITHMIC : 1 } },
+    axes: [
+      { ...axis, size: 24 },
+      {
+        ...axis,
+        size: 52,
+        values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : formatNumber(tick, 3))),
+      },
+    ],
+    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false }, spanGaps: false }],
+    hooks: { setCursor: [(plot) => onHover(plot.cursor.idx ?? null)] },
+  };
+}
+
+/** One curve over its positions. The text under it says the same in words. */
+export function LineChart({ curve, log }: { curve: Curve; log: boolean }) {
+  const host = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const [hover, setHover] = useState<number | null>(null);
+  const scheme = useComputedColorScheme("light");
+  const logarithmic = log && hasPositive(curve);
+
+  useEffect(() => {
+    const element = host.current;
+    if (!element) return;
+    const chart = new uPlot(options(element.clientWidth, logarithmic, setHover), [[], []], element);
+    plot.current = chart;
+    const observer = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: HEIGHT }));
+    observer.observe(element);
+    return () => {
+      observer.disconnect();
+      chart.destroy();
+      plot.current = null;
+    };
+  }, [logarithmic, scheme]);
+
+  useEffect(() => {
+    plot.current?.setData([curve.xs, logarithmic ? forLog(curve.ys) : curve.ys]);
+  }, [curve, logarithmic, scheme]);
+
+  const index = hover ?? curve.xs.length - 1;
+  const value = curve.ys[index];
+  return (
+    <>
+      <div
+        ref={host}
+        role="img"
+        aria-label={`${curve.name}: ${curve.xs.length} points, last ${curve.last === null ? "none" : formatNumber(curve.last)}`}
+      />
+      <p className={classes.readout}>
+        {curve.xs[index] !== undefined && `at ${formatNumber(curve.xs[index], 7)}: `}
+        {value === null || value === undefined ? "no value" : formatNumber(value, 5)}
+      </p>
+    </>
+  );
+}

@@ -1,0 +1,83 @@
+/** Steps as the graph and the table show them: the items of a scattered step belong together. */
+import type { StepSummary } from "@/api/types";
+import { type ShownState, shownState } from "@/ui/state";
+
+export interface StepGroup {
+  name: string;
+  uses: string;
+  after: string[];
+  /** One step, or all items of a scattered one. */
+  steps: StepSummary[];
+  scattered: boolean;
+  state: ShownState;
+  /** 0 to 1. */
+  progress: number;
+  counts: Partial<Record<ShownState, number>>;
+}
+
+/** What decides the state of a group, the most telling first. */
+const PRECEDENCE: ShownState[] = [
+  "failed",
+  "running",
+  "ready",
+  "pending",
+  "cancelled",
+  "skipped",
+  "succeeded",
+  "cached",
+];
+
+/** Groups in the order in which their first steps come. */
+export function groupSteps(steps: readonly StepSummary[]): StepGroup[] {
+  const byName = new Map<string, StepSummary[]>();
+  for (const step of steps) {
+    const members = byName.get(step.name);
+    if (members) members.push(step);
+    else byName.set(step.name, [step]);
+  }
+  return [...byName].map(([name, members]) => toGroup(name, members));
+}
+
+function toGroup(name: string, members: StepSummary[]): StepGroup {
+  const items = members.filter((step) => step.key !== null);
+  const steps = items.length > 0 ? items : members;
+  const head = members[0] as StepSummary;
+  const counts: StepGroup["counts"] = {};
+  let progress = 0;
+  for (const step of steps) {
+    const state = shownState(step);
+    counts[state] = (counts[state] ?? 0) + 1;
+    progress += step.state === "succeeded" ? 1 : step.state === "running" ? step.progress : 0;
+  }
+  return {
+    name,
+    uses: head.uses,
+    after: [...new Set(members.flatMap((step) => step.after))],
+    steps,
+    scattered: items.length > 0,
+    state: PRECEDENCE.find((state) => counts[state]) ?? "pending",
+    progress: steps.length > 0 ? progress / steps.length : 0,
+    counts,
+  };
+}
+
+/** The step to open for a group: what failed, else what runs, else the first. */
+export function mostTelling(group: StepGroup): StepSummary | undefined {
+  return (
+    group.steps.find((step) => step.state === "failed") ??
+    group.steps.find((step) => step.state === "running") ??
+    group.steps[0]
+  );
+}
+
+/** The step that made a run fail: the one its error names, else the one that failed first. */
+export function firstFailure(
+  steps: readonly StepSummary[],
+  named: string | null | undefined,
+): StepSummary | undefined {
+  const failed = steps.filter((step) => step.state === "failed");
+  const byTime = [...failed].sort((left, right) =>
+    (left.finished_at ?? "").localeCompare(right.finished_at ?? ""),
+  );
+  return failed.find((step) => step.id === named) ?? byTime[0];
+}
