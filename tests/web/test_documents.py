@@ -22,7 +22,7 @@ def check(client: httpx.Client, source: str, **fields: object) -> dict[str, obje
 
 def test_operators_with_their_ports(client: httpx.Client) -> None:
     items = client.get(f"{API}/operators").json()["items"]
-    assert [item["reference"] for item in items] == ["test.add@1", "test.count@1", "test.greedy@1"]
+    assert [item["reference"] for item in items] == ["web.add@1", "web.count@1", "web.greedy@1", "web.wait@1"]
     ports = {port["name"]: port for port in items[0]["inputs"]}
     assert ports["a"]["required"] is True
     assert ports["b"] == {
@@ -34,13 +34,13 @@ def test_operators_with_their_ports(client: httpx.Client) -> None:
         "limits": {"min": 0, "max": 100},
         "choices": None,
     }
-    assert items[0] == {**REGISTRY.signature("test.add@1").to_json(), **items[0]}, "nothing is lost"
+    assert items[0] == {**REGISTRY.signature("web.add@1").to_json(), **items[0]}, "nothing is lost"
 
 
 def test_schemas_accept_what_check_accepts(client: httpx.Client) -> None:
     schema = client.get(f"{API}/schema/workflow-1.json").json()
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert "test.add@1" in json.dumps(schema)
+    assert "web.add@1" in json.dumps(schema)
     experiment = client.get(f"{API}/schema/experiment-1.json").json()
     jsonschema.validate({"workflow": "sums", "inputs": {"start": 3}}, experiment)
 
@@ -61,8 +61,8 @@ def test_a_sound_document(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        (("test.add@1", "test.ad@1"), "unknown_operator"),
-        (("test.add@1", "test.add@7"), "unknown_operator_version"),
+        (("web.add@1", "web.ad@1"), "unknown_operator"),
+        (("web.add@1", "web.add@7"), "unknown_operator_version"),
         (("steps.one.sum", "steps.oen.sum"), "unknown_step"),
         (("steps.one.sum", "steps.two.sum"), "cycle"),
         (("title:", "titel:"), "unknown_field"),
@@ -243,8 +243,8 @@ def test_expected_cache_hits(running: Running, client: httpx.Client) -> None:
 
     from foldase.store import identify, schema
 
-    key = identify(REGISTRY.signature("test.add@1"), {"a": 7, "b": 1}).key
-    row = {"key": key, "operator": "test.add@1", "components": "{}", "outputs": '{"sum":8}', "created_at": 0}
+    key = identify(REGISTRY.signature("web.add@1"), {"a": 7, "b": 1}).key
+    row = {"key": key, "operator": "web.add@1", "components": "{}", "outputs": '{"sum":8}', "created_at": 0}
     with running.store.database.write() as connection:
         connection.execute(insert(schema.cache_entry), row)
     plan = client.post(f"{API}/plan", json={"source": ADD, "inputs": {"start": 7}}).json()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pydantic import Field
 
 from foldase_workflows.contracts.context import StepContext
@@ -21,7 +23,7 @@ class AddOutputs(Ports):
 
 
 class Add(Operator[AddInputs, AddOutputs]):
-    name, version, help = "test.add", 1, "adds two numbers"
+    name, version, help = "web.add", 1, "adds two numbers"
     Inputs, Outputs = AddInputs, AddOutputs
 
     def run(self, inputs: AddInputs, context: StepContext) -> AddOutputs:
@@ -44,7 +46,7 @@ class CountOutputs(Ports):
 
 
 class Count(Operator[CountInputs, CountOutputs]):
-    name, version, help = "test.count", 1, "counts the records of a FASTA file"
+    name, version, help = "web.count", 1, "counts the records of a FASTA file"
     Inputs, Outputs = CountInputs, CountOutputs
 
     def run(self, inputs: CountInputs, context: StepContext) -> CountOutputs:
@@ -65,7 +67,7 @@ class GreedyOutputs(Ports):
 
 
 class Greedy(Operator[GreedyInputs, GreedyOutputs]):
-    name, version, help = "test.greedy", 1, "asks for a thousand cores"
+    name, version, help = "web.greedy", 1, "asks for a thousand cores"
     Inputs, Outputs = GreedyInputs, GreedyOutputs
     resources = Resources(cpu=1000)
 
@@ -73,7 +75,34 @@ class Greedy(Operator[GreedyInputs, GreedyOutputs]):
         return GreedyOutputs(done=True)
 
 
-REGISTRY = Registry([Add(), Count(), Greedy()])
+class WaitInputs(Ports):
+    label: str = ""
+
+
+class WaitOutputs(Ports):
+    done: bool
+
+
+class Wait(Operator[WaitInputs, WaitOutputs]):
+    name, version, help = "web.wait", 1, "waits until it is cancelled"
+    Inputs, Outputs = WaitInputs, WaitOutputs
+    deterministic = False
+
+    def run(self, inputs: WaitInputs, context: StepContext) -> WaitOutputs:
+        context.log("waiting")
+        while True:
+            context.check_cancelled()
+            time.sleep(0.01)
+
+
+REGISTRY = Registry([Add(), Count(), Greedy(), Wait()])
+
+WAIT = """\
+version: 1
+name: wait
+steps:
+  wait: {uses: web.wait@1}
+"""
 
 ADD = """\
 version: 1
@@ -83,10 +112,10 @@ inputs:
   start: {type: int, default: 2, min: 0, max: 1000, help: where to start}
 steps:
   one:
-    uses: test.add@1
+    uses: web.add@1
     with: {a: "${{ inputs.start }}"}
   two:
-    uses: test.add@1
+    uses: web.add@1
     with: {a: "${{ steps.one.sum }}", b: 5}
 outputs:
   total: ${{ steps.two.sum }}
@@ -99,7 +128,7 @@ inputs:
   sequences: {type: fasta}
 steps:
   count:
-    uses: test.count@1
+    uses: web.count@1
     with: {sequences: "${{ inputs.sequences }}"}
 outputs:
   records: ${{ steps.count.records }}
@@ -110,5 +139,5 @@ GREEDY = """\
 version: 1
 name: greedy
 steps:
-  eat: {uses: test.greedy@1}
+  eat: {uses: web.greedy@1}
 """
