@@ -63,16 +63,17 @@ def test_one_family_is_learned_by_heart():
     assert record["skipped_steps"] == 0
 
 
-def test_interrupted_training_ends_with_the_same_model_bitwise(tmp_path):
+@pytest.mark.parametrize("stop_after", [1, 4, 6])
+def test_interrupted_training_ends_with_the_same_model_bitwise(tmp_path, stop_after):
     families = make_families(6)
-    recipe = recipe_of(14, validation=1, validate_every=4)
+    recipe = recipe_of(9, validation=1, validate_every=4)
     whole, _ = train_contacts(families, TINY, recipe)
 
     class Stop(Exception):
         pass
 
     def stop(report):
-        if report.step == 6:
+        if report.step == stop_after:
             raise Stop
 
     with pytest.raises(Stop):
@@ -85,7 +86,7 @@ def test_interrupted_training_ends_with_the_same_model_bitwise(tmp_path):
         checkpoints=tmp_path,
         watcher=Watcher(step=lambda report: steps.append(report.step)),
     )
-    assert steps == list(range(7, 15))
+    assert steps == list(range(stop_after + 1, 10))
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, continued.state_dict()[name]), name
 

@@ -77,6 +77,10 @@ class Trainer(Generic[BatchT]):
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = _optimizer(self.parameters, config)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        # A parameter that a step does not use (recycling) has a zero gradient, not none: what the optimizer
+        # does with it must not depend on whether an earlier step of this process used it.
+        for parameter in self.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
 
     def run(self, on_step: Callable[[StepReport], None] | None = None) -> TrainingSummary:
         """Train to the last step, from the newest checkpoint where there is one.

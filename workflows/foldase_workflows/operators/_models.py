@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +30,13 @@ def model_errors(port: str | None = None) -> Iterator[None]:
 
 
 def use_cores(context: StepContext) -> None:
-    """Let torch use as many threads as the step has cores."""
+    """Let torch use as many threads as the step has cores.
+
+    Threads that wait for each other sleep instead of spinning: where other work shares the cores, spinning
+    makes small models several times slower. OpenMP reads this when torch is loaded, so it has no effect in a
+    process that has loaded torch before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     torch.set_num_threads(max(1, round(context.cpus)))
