@@ -192,7 +192,9 @@ class FakeExecutor:
 
     def task(self, step: str) -> Task:
         """The newest task of a step that is still held."""
-        return next(task for task in reversed(self.submitted) if task.step == step and id_of(task) in self.held)
+        return next(
+            task for task in reversed(self.submitted) if task.step == step and id_of(task) in self.held
+        )
 
 
 def id_of(task: Task) -> TaskId:

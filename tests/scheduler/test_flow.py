@@ -161,7 +161,9 @@ outputs: {wrong: '${{ 1 // steps.one.sum }}'}
     assert run.summary.error["code"] == "division_by_zero"
 
 
-@pytest.mark.parametrize(("allowed", "state"), [("0", "failed"), ("1", "failed"), ("2", "succeeded"), ("50%", "succeeded")])
+@pytest.mark.parametrize(
+    ("allowed", "state"), [("0", "failed"), ("1", "failed"), ("2", "succeeded"), ("50%", "succeeded")]
+)
 def test_failures_that_are_allowed_are_left_out(lab, allowed, state):
     lab.executor.automatic = False
     text = SCATTER.replace("each: {i", f"allow_failures: {allowed}\n    each: {{i")

@@ -69,7 +69,9 @@ def test_memory_and_gpus_that_no_node_has(held, request_text, words):
 
 
 def test_auto_asks_the_estimate(held):
-    text = "version: 1\nname: auto\nsteps:\n  s: {uses: test.large@1, with: {a: 3}, resources: {memory: auto}}\n"
+    text = (
+        "version: 1\nname: auto\nsteps:\n  s: {uses: test.large@1, with: {a: 3}, resources: {memory: auto}}\n"
+    )
     run = held.submit(text)
     held.settle()
     assert held.executor.task("s").resources.memory_bytes == 3 * GIB
