@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import hypothesis
 import pytest
 from pydantic import Field
 
@@ -13,10 +12,6 @@ from foldase_workflows.contracts import Artifact, Estimate, Hardware, Operator, 
 from foldase_workflows.contracts.ports import Alignment, Families, Fasta, Json, Model, Msa, Report
 
 GIB = 2**30
-
-# No deadline: a loaded machine is slow, and a slow example is not a wrong one.
-hypothesis.settings.register_profile("spec", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("spec")
 
 
 class Simulate(Operator[Any, Any]):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,6 +104,63 @@ def test_masking_keeps_length_and_lines_and_can_be_undone(text):
     assert unmask(masked) == text
     assert len(masked) == len(text)
     assert masked.count("\n") == text.count("\n")
+
+
+YAML_PIECES = [
+    *(
+        "a: ",
+        "b: ",
+        "key:\n",
+        "- ",
+        "- - ",
+        "? ",
+        "'",
+        '"',
+        "''",
+        '\\"',
+        "\\\\",
+        "|\n",
+        ">-\n",
+        "|-2\n",
+        "|\n  ",
+    ),
+    *(
+        "\n",
+        "\n  ",
+        "\n    ",
+        "\n ",
+        "\n\n",
+        "\r\n  ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        ": ",
+        " # c",
+        "#",
+        "it's",
+        "x",
+    ),
+    *("${{ 'x' }}", '${{ "y" }}', "${{ z }}", "'a'", '"b"', "'a':", '"b":', "--- ", "\t", "!!str ", "&a "),
+]
+
+
+def events(text: str) -> list[tuple[str, str | None]] | None:
+    """What YAML sees, or None where it is none."""
+    try:
+        found = list(yaml.parse(text, Loader=yaml.CSafeLoader))
+    except yaml.YAMLError:
+        return None
+    return [(type(event).__name__, unmask(getattr(event, "value", None) or "")) for event in found]
+
+
+@settings(max_examples=1500)
+@given(st.lists(st.sampled_from(YAML_PIECES), max_size=20).map("".join))
+def test_masking_changes_nothing_where_yaml_reads_expressions_by_itself(text):
+    plain_events = events(text)
+    if plain_events is not None:
+        assert events(mask(text)) == plain_events
 
 
 def megabyte(unit: str, start: str = "") -> str:

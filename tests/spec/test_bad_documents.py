@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from foldase_workflows.contracts import DocumentError, DocumentErrors, TooLarge
+from foldase_workflows.contracts import DocumentError, DocumentErrors, Operator, Ports, Registry, TooLarge
 from foldase_workflows.spec import check, load_experiment, load_workflow
 
 HEAD = "version: 1\nname: w\n"
@@ -120,6 +121,27 @@ outputs:
         (9, "unknown_field"),
         (10, "expression_syntax"),
         (12, "expression_syntax"),
+    ]
+
+
+def test_every_missing_input_is_named():
+    class Two(Operator[Any, Any]):
+        name, version, help = "two", 1, "Wants two inputs"
+
+        class Inputs(Ports):
+            a: int
+            b: int
+
+        class Outputs(Ports):
+            c: int
+
+        def run(self, inputs: Any, context: Any) -> Any:
+            raise NotImplementedError
+
+    found = faults_of(HEAD + "steps:\n  s: {uses: two@1}\n", Registry([Two()]))
+    assert [(fault.code, fault.location.path) for fault in found] == [
+        ("missing_input", "steps.s.with.a"),
+        ("missing_input", "steps.s.with.b"),
     ]
 
 

@@ -22,6 +22,7 @@ inputs:
   label: {type: text, default: "", max_length: 5}
   msa: {type: alignment, default: null}
   files: {type: list[fasta], default: null}
+  few: {type: int, default: 1, choices: [1, 2]}
   seeds: {type: list[int], default: [1], min: 0, min_length: 1, max_length: 3}
   options: {type: json, default: {}}
 steps:
@@ -43,6 +44,7 @@ def test_defaults_are_filled_in(checked):
         "label": "",
         "msa": None,
         "files": None,
+        "few": 1,
         "seeds": [1],
         "options": {},
     }
@@ -75,6 +77,9 @@ def test_what_is_given_wins(checked, artifact):
         ({"n": 0}, "number_range", "inputs.n", "at least 1"),
         ({"n": 11}, "number_range", "inputs.n", "at most 10"),
         ({"n": 10**5000}, "number_range", "inputs.n", "smaller"),
+        ({"n": 3, "few": 3}, "invalid_choice", "inputs.few", "one of 1, 2"),
+        ({"n": 3, "few": -(10**5000)}, "number_range", "inputs.few", "smaller"),
+        ({"n": 3, "mode": 10**5000}, "type", "inputs.mode", "quote it"),
         ({"n": 3, "x": math.nan}, "number_range", "inputs.x", "finite"),
         ({"n": 3, "x": math.inf}, "number_range", "inputs.x", "finite"),
         ({"n": 3, "x": "NaN"}, "number_range", "inputs.x", "finite"),

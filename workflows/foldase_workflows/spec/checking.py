@@ -176,7 +176,7 @@ class _Checker:
                 assert operator is not None
                 message = f"{operator.reference} needs the input {port.name!r}, of type {port.type}"
                 hint = f"add `{port.name}:` under `with`" + (f": {port.help}" if port.help else "")
-                self.faults.add("missing_input", message, (*path, "with"), key=True, hint=hint)
+                self.faults.add("missing_input", message, (*path, "with", port.name), key=True, hint=hint)
         return templates
 
     def _check_port(

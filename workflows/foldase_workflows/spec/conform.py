@@ -38,10 +38,15 @@ def conform(
 
 class _Conformer:
     def __init__(self, refuse: Refuse, limits: Mapping[str, float], choices: Sequence[Any]) -> None:
-        self.refuse = refuse
+        self._refuse = refuse
+        self.refused = 0
         self.limits = limits
         self.choices = choices
         self.nodes = 0
+
+    def refuse(self, path: Path, code: str, message: str, hint: str) -> None:
+        self.refused += 1
+        self._refuse(path, code, message, hint)
 
     def of(self, value: Any, kind: PortType, path: Path) -> Any:
         if kind.item is not None:
@@ -50,6 +55,7 @@ class _Conformer:
             return self._artifact(value, kind, path)
         if kind.name in ("any", "json"):
             return self._anything(value, kind, path)
+        before = self.refused
         if kind.name in ("int", "float"):
             value = self._number(value, kind.name, path)
         elif kind.name == "bool":
@@ -59,7 +65,11 @@ class _Conformer:
                 )
         elif self._text(value, path) and not path:
             self._length(value, path, "characters")
-        if self.choices and not any(_same(value, choice) for choice in self.choices):
+        if (
+            self.choices
+            and self.refused == before
+            and not any(_same(value, choice) for choice in self.choices)
+        ):
             listed = ", ".join(show(choice) for choice in self.choices[:12])
             texts = [choice for choice in self.choices if isinstance(choice, str)]
             hint = did_you_mean(value, texts) if isinstance(value, str) and texts else f"one of {listed}"

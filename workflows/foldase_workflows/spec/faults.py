@@ -130,6 +130,9 @@ def show(value: object, limit: int = 60) -> str:
         text = "a list"
     elif isinstance(value, str):
         text = repr(value[: limit + 1])
+    elif isinstance(value, int) and abs(value) > _LAST**2:
+        # Python refuses to write out numbers of many thousand digits.
+        text = "a huge number"
     else:
         text = str(value)
     return text if len(text) <= limit else text[: limit - 4] + " ..."

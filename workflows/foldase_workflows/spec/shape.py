@@ -44,7 +44,11 @@ def add_shape_faults(
     for detail in error.errors(include_url=False):
         path: Path = tuple(part for part in detail["loc"] if part != "[key]")
         kind = detail["type"]
-        if kind == "foldase":
+        given = detail["input"]
+        if isinstance(given, str) and "${{" in given and kind != "extra_forbidden":
+            message = "expressions are read under with, each, if and outputs only"
+            faults.add("expression_not_allowed", message, path, hint="write the value itself")
+        elif kind == "foldase":
             context = detail["ctx"]
             faults.add(context["code"], context["text"], path, hint=context["hint"])
         elif kind == "extra_forbidden":
@@ -118,14 +122,6 @@ def _hint_for_missing(field: str | int) -> str:
 def _wrong_type(detail: ErrorDetails, path: Path, source: Source | None, faults: Faults) -> None:
     wanted, given = _WANTED[detail["type"]], detail["input"]
     code = "type"
-    if isinstance(given, str) and "${{" in given:
-        faults.add(
-            "expression_not_allowed",
-            f"{wanted} is wanted here; expressions are read under with, each, if and outputs only",
-            path,
-            hint="write the value itself",
-        )
-        return
     if wanted == "a text" and not isinstance(given, (dict, list)):
         raw = (source.raw(path) if source else None) or show(given)
         hint = f'quote it: "{raw[:40]}"' if given is not None else 'write "" for an empty text'

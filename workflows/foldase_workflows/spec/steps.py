@@ -192,14 +192,16 @@ def retry_of(step: StepSpec, defaults: DefaultsSpec | None) -> Retry:
                 return getattr(section, field)
         return getattr(RetrySpec(), field)
 
-    on = pick("on")
+    named, on_oom = pick("on"), pick("on_oom") or {}
+    causes = _DEFAULT_CAUSES if named is None else {cause for name in named for cause in RETRY_CAUSES[name]}
+    if on_oom:
+        # Whoever says what to change after running out of memory wants another attempt.
+        causes = causes | set(RETRY_CAUSES["oom"])
     return Retry(
         max=pick("max"),
         backoff=quantities.parse_duration_range(pick("backoff")),
-        on=_DEFAULT_CAUSES if on is None else frozenset(cause for name in on for cause in RETRY_CAUSES[name]),
-        on_oom=tuple(
-            (target, quantities.parse_factor(text)) for target, text in (pick("on_oom") or {}).items()
-        ),
+        on=frozenset(causes),
+        on_oom=tuple((target, quantities.parse_factor(text)) for target, text in on_oom.items()),
     )
 
 

@@ -179,7 +179,7 @@ class _Reader:
         if event.anchor is not None:
             self._fault(event, "yaml_alias_limit", f"anchors like &{event.anchor} are not read", _NO_ANCHORS)
         if event.tag is not None:
-            named = str(event.tag).removeprefix("tag:yaml.org,2002:")
+            named = unmask(str(event.tag)).removeprefix("tag:yaml.org,2002:")
             hint = "leave the tag out; quote a value that is text"
             self._fault(event, "yaml_tag", f"tags like {show(named)} are not read", hint)
 

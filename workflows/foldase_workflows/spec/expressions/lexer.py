@@ -59,7 +59,7 @@ def tokens(text: str, base: int = 0) -> list[Token]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            hint = _MISTAKES.get(text[at], "see docs/workflows.md for what an expression may hold")
+            hint = _MISTAKES.get(text[at], "write values, names like inputs.NAME, operators and functions")
             message = f"{show(text[at])} is not understood here"
             raise ExpressionFault("expression_syntax", message, base + at, hint)
         kind, written = str(match.lastgroup), match.group()
