@@ -70,7 +70,7 @@ class Registry:
         raise NotFound(
             f"unknown operator {reference!r}",
             code="unknown_operator",
-            hint=f"did you mean {close[0]!r}?" if close else "`foldase schema --operators` lists them",
+            hint=f"did you mean {close[0]!r}?" if close else "`foldase schema operators` lists them",
         )
 
     def signature(self, reference: str) -> Signature:
