@@ -146,7 +146,8 @@ def keep_running(supervisor: Supervisor) -> None:
                     # Until the runtime has begun, its last words are those of the time before.
                     if now["state"] not in (cluster, "stopped"):
                         cluster = now["state"]
-                        _say(f"cluster {cluster}{': ' if now['message'] else ''}{now['message']}")
+                        more = now["message"] if now["message"] != cluster else ""
+                        _say(f"cluster {cluster}{': ' if more else ''}{more}")
             time.sleep(_TICK_SECONDS)
 
 
