@@ -118,6 +118,13 @@ def test_signing_in_comes_first(running: Running, browser: httpx.Client) -> None
     assert FakeDashboard.asked == []
 
 
+def test_a_person_who_is_not_signed_in_is_sent_to_the_page(running: Running, browser: httpx.Client) -> None:
+    answer = running.anonymous().get("/ray/", headers={"Accept": "text/html,*/*"})
+    assert answer.status_code == 303
+    assert answer.headers["location"] == "/"
+    assert FakeDashboard.asked == []
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
 def test_reading_only(browser: httpx.Client, method: str) -> None:
     answer = browser.request(method, "/ray/api/jobs/", headers={"X-Foldase-CSRF": "1"})

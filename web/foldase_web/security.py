@@ -6,6 +6,7 @@ is signed in; it runs before a body is read, so nobody makes the server parse an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foldase_web.problems import HttpError, answer, respond
@@ -25,6 +27,7 @@ UPLOAD_PATH = f"{PREFIX}/blobs"
 CSRF_HEADER = "X-Foldase-CSRF"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+_LENGTH = re.compile(r"[0-9]{1,20}")
 _DRAIN_BYTES = 64 * 1024**2
 _DRAIN_SECONDS = 5.0
 
@@ -140,7 +143,10 @@ class Gate:
             await self._check_person(scope, headers)
             receive = self._limited(scope, headers, receive)
         except FoldaseError as error:
-            await _refuse(error, scope, receive, send)
+            if isinstance(error, NotSignedIn) and _is_visit(scope, headers):
+                await RedirectResponse("/", status_code=303)(scope, receive, send)
+            else:
+                await _refuse(error, scope, receive, send)
             return
         await self.app(scope, receive, send)
 
@@ -173,9 +179,9 @@ class Gate:
         """Refuse a large body from its announced length, or as soon as it proves to be too large."""
         uploads = scope["path"] == UPLOAD_PATH
         limit = self.settings.upload_limit_bytes if uploads else self.settings.body_limit_bytes
-        announced = headers.get("content-length", "")
-        if announced.isascii() and announced.isdigit() and int(announced) > limit:
-            raise too_large(limit, int(announced))
+        announced = announced_length(headers)
+        if announced is not None and announced > limit:
+            raise too_large(limit, announced)
         if uploads:
             return receive  # the upload counts for itself, to be able to clean up
         seen = 0
@@ -215,6 +221,12 @@ async def _refuse(error: FoldaseError, scope: Scope, receive: Receive, send: Sen
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+def announced_length(headers: Headers) -> int | None:
+    """The length of the body in bytes, where the client says so."""
+    text = headers.get("content-length", "")
+    return int(text) if _LENGTH.fullmatch(text) else None
+
+
 def too_large(limit: int, got: int) -> TooLarge:
     """The error for a body over the limit, in bytes."""
     return TooLarge(
@@ -240,6 +252,12 @@ def _is_open(method: str, path: str) -> bool:
 def is_page(path: str) -> bool:
     """Whether an address belongs to the page and not to the API or the proxy."""
     return not any(path == folder or path.startswith(folder + "/") for folder in ("/api", "/ray"))
+
+
+def _is_visit(scope: Scope, headers: Headers) -> bool:
+    """Whether a person opens the dashboard in a browser: our page is where one signs in."""
+    below = scope["path"] == "/ray" or scope["path"].startswith("/ray/")
+    return below and scope["method"] == "GET" and "text/html" in headers.get("accept", "")
 
 
 def _check_origin(headers: Headers) -> None:

@@ -11,6 +11,7 @@ from foldase.store.records import artifact_json
 from foldase_web.deps import ServicesDep, StoreDep
 from foldase_web.schemas.artifacts import Artifact, ArtifactDetail, ZarrGroup
 from foldase_web.schemas.base import Name
+from foldase_web.security import announced_length
 from foldase_web.services import artifacts
 from foldase_web.services.trees import read_group
 from foldase_web.services.uploads import Upload, check_digest, check_upload_name, upload_type
@@ -60,9 +61,7 @@ async def upload_blob(
         expected=check_digest(sha256),
         limit_bytes=services.settings.upload_limit_bytes,
     )
-    announced = request.headers.get("content-length", "")
-    length = int(announced) if announced.isascii() and announced.isdigit() else None
-    stored = await upload.receive(request.stream(), length)
+    stored = await upload.receive(request.stream(), announced_length(request.headers))
     return Artifact.model_validate(artifact_json(stored))
 
 
