@@ -177,11 +177,11 @@ def _sample(
     state = np.stack([draft.rng.integers(0, Q, size=(N, C)) for draft in drafts])
     for _ in range(config.ancestor_sweeps):
         draws = np.stack([draft.rng.random((N, C)) for draft in drafts])
-        _sweep(state, energy, neighbours, strength, fields, draws)
+        gibbs_sweep(state, energy, neighbours, strength, fields, draws)
     state = np.repeat(state, config.descendants, axis=2)
     for _ in range(config.descendant_sweeps):
         draws = np.stack([draft.rng.random((N, C * config.descendants)) for draft in drafts])
-        _sweep(state, energy, neighbours, strength, fields, draws)
+        gibbs_sweep(state, energy, neighbours, strength, fields, draws)
     return [np.ascontiguousarray(one.T, dtype=np.uint8) for one in state]
 
 
@@ -198,7 +198,7 @@ def _neighbour_lists(drafts: list[_Draft]) -> tuple[NDArray[np.intp], NDArray[np
     return neighbours, strength
 
 
-def _sweep(
+def gibbs_sweep(
     state: NDArray[np.int64],
     energy: NDArray[np.float64],
     neighbours: NDArray[np.intp],
@@ -206,7 +206,18 @@ def _sweep(
     fields: NDArray[np.float64],
     draws: NDArray[np.float64],
 ) -> None:
-    """Redraw every residue once, in chain order, given its neighbours; ``state`` (F, N, C) is changed."""
+    """Redraw every residue of every chain once, in chain order, given its neighbours.
+
+    It keeps P(s) ~ exp(sum over i of fields[i, s_i] + sum over contacts of strength_ij energy[s_i, s_j]).
+
+    Args:
+        state: (F, N, C), letters; changed in place.
+        energy: (Q, Q), symmetric.
+        neighbours: (F, N, D), contacts of each residue, padded.
+        strength: (F, N, D), 0 where padded.
+        fields: (F, N, Q).
+        draws: (F, N, C), uniform from 0 to 1.
+    """
     families = np.arange(len(state))
     for i in range(state.shape[1]):
         logits = np.broadcast_to(fields[:, i, None, :], (*state[:, i].shape, len(energy))).copy()
