@@ -84,6 +84,9 @@ MAY_IMPORT = {
 }
 """Room -> rooms it may import, after the table of the design; a room may always import itself and errors."""
 
+TAKE_CONFIGS = {"foldase_models.planning", "foldase_workflows.operators"}
+"""Rooms that may import any model's ``config.py``, which is free of torch: a plan is made from one."""
+
 THIRD_PARTY = {
     "foldase_kernels": {"torch", "triton", "numpy"},
     "foldase_models": {"torch", "numpy", "safetensors"},
@@ -194,7 +197,7 @@ def _allowed(edge: Import, room: str) -> bool:
     allowed = MAY_IMPORT[room] | {room, "foldase_models.errors"}
     if edge.target in {"foldase_workflows", "foldase", MODELS} or edge.target == room:
         return True
-    if room == "foldase_models.planning" and edge.target.endswith(".config"):
+    if room in TAKE_CONFIGS and edge.target.endswith(".config"):
         return True
     if room == "foldase_workflows.operators" and not edge.top_level and edge.target.startswith(MODELS):
         return True
