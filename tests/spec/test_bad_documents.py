@@ -124,6 +124,16 @@ outputs:
     ]
 
 
+def test_what_cannot_be_read_is_said_first(registry):
+    found = faults_of("title: a\ntitle: b\nname: !t 12\n", registry)
+    assert [fault.code for fault in found] == [
+        "yaml_duplicate_key",
+        "yaml_tag",
+        "missing_field",
+        "missing_field",
+    ]
+
+
 def test_every_missing_input_is_named():
     class Two(Operator[Any, Any]):
         name, version, help = "two", 1, "Wants two inputs"

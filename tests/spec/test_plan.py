@@ -157,6 +157,22 @@ steps:
     check_resources(checked, NODE)
 
 
+def test_a_condition_guards_the_inputs_of_its_step(registry):
+    text = """\
+version: 1
+name: w
+inputs: {n: {type: int}}
+steps:
+  a:
+    if: ${{ inputs.n != 0 }}
+    uses: families.simulate@1
+    with: {seed: "${{ 1 // inputs.n }}"}
+"""
+    checked = check(load_workflow(text), registry)
+    assert plan(checked, {"n": 0}, registry, NODE).steps[0].runs is False
+    assert plan(checked, {"n": 1}, registry, NODE).steps[0].inputs["seed"] == 1
+
+
 def test_a_plan_without_a_cluster_is_for_this_machine(compared, registry):
     assert this_machine().cpus >= 1
     assert this_machine().memory_bytes > 2**28

@@ -258,4 +258,6 @@ class _Checker:
             shown = circle if len(circle) <= 12 else [*circle[:6], "...", *circle[-5:]]
             message = f"the steps wait for each other: {' -> '.join(shown)}"
             hint = f"let {circle[0]!r} not use what comes from {circle[1]!r}"
+            if len(circle) == 2:
+                hint = "a step cannot use its own outputs"
             self.faults.add("cycle", message, ("steps", circle[0]), key=True, hint=hint)

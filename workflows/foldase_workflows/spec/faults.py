@@ -40,7 +40,8 @@ class Faults:
 
     def __init__(self, places: Places | None = None) -> None:
         self.places: Places = places or Nowhere()
-        self._errors: dict[tuple[object, ...], DocumentError] = {}
+        self._errors: dict[tuple[object, ...], tuple[int, DocumentError]] = {}
+        self._stage = 0
         self._poisoned: set[Path] = set()
 
     def __bool__(self) -> bool:
@@ -69,11 +70,16 @@ class Faults:
         """
         same = (location.line, location.column, location.path, code)
         error = DocumentError(_shortened(message), code=code, location=location, hint=hint)
-        self._errors.setdefault(same, error)
+        self._errors.setdefault(same, (self._stage, error))
         if len(self._errors) >= MAX_FAULTS:
             message = "there may be more faults; looking stopped here"
-            self._errors[("more",)] = DocumentError(message, code="too_many_faults", hint="mend these first")
+            last = DocumentError(message, code="too_many_faults", hint="mend these first")
+            self._errors[("more",)] = (_LAST, last)
             self.raise_if_any()
+
+    def next_stage(self) -> None:
+        """Faults from here on are listed after those found so far: they may follow from them."""
+        self._stage += 1
 
     def poison(self, path: Path) -> None:
         """Report nothing more at or below ``path``; its value could not be read."""
@@ -83,13 +89,14 @@ class Faults:
         """Raise ``DocumentErrors`` in reading order when anything was found."""
         if not self._errors:
             return
-        raise DocumentErrors(sorted(self._errors.values(), key=_reading_order))
+        found = sorted(self._errors.values(), key=_reading_order)
+        raise DocumentErrors(error for _, error in found)
 
 
-def _reading_order(error: DocumentError) -> tuple[int, int]:
-    place = error.location
-    # What has no place says something about all the others.
-    return (place.line or 0, place.column or 0) if place else (_LAST, 0)
+def _reading_order(found: tuple[int, DocumentError]) -> tuple[int, int, int]:
+    stage, error = found
+    place = error.location or Location()
+    return (stage, place.line or 0, place.column or 0)
 
 
 def _shortened(message: str) -> str:
@@ -130,7 +137,7 @@ def show(value: object, limit: int = 60) -> str:
         text = "a list"
     elif isinstance(value, str):
         text = repr(value[: limit + 1])
-    elif isinstance(value, int) and abs(value) > _LAST**2:
+    elif isinstance(value, int) and value.bit_length() > 200:
         # Python refuses to write out numbers of many thousand digits.
         text = "a huge number"
     else:

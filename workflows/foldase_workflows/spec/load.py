@@ -27,12 +27,14 @@ def load_workflow(text: str, *, file: str = "<text>") -> WorkflowDocument:
         TooLarge: more than 1 MiB.
     """
     source, faults = read_tree(text, file=file)
+    faults.next_stage()
     return _workflow(_data(source), source, faults).placed(source)
 
 
 def load_experiment(text: str, *, file: str = "<text>") -> ExperimentDocument:
     """Read an experiment document; raises like :func:`load_workflow`."""
     source, faults = read_tree(text, file=file)
+    faults.next_stage()
     data = _data(source)
     document = _validated(ExperimentDocument, data, source, faults)
     _check_names(("inputs",), data, faults)

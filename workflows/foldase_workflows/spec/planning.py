@@ -11,7 +11,7 @@ from foldase_workflows.contracts.errors import BadInput
 from foldase_workflows.contracts.operator import Estimate, Hardware, Resources
 from foldase_workflows.contracts.registry import Registry
 from foldase_workflows.spec.checked import CheckedWorkflow
-from foldase_workflows.spec.expressions.nodes import EachRef, StepRef
+from foldase_workflows.spec.expressions.nodes import EachRef, InputRef, StepRef
 from foldase_workflows.spec.expressions.template import Template, nodes_in
 from foldase_workflows.spec.faults import Faults, Path
 from foldase_workflows.spec.ports import ports_of_operator
@@ -143,7 +143,7 @@ def check_resources(
     faults = Faults(checked.document.places)
     scope = {"inputs": dict(inputs or {}), "steps": {}}
     for step in checked.steps.values():
-        wanted = step.resources(_known_inputs(checked, step, scope, None), hardware)
+        wanted = step.resources(_known_inputs(checked, step, scope, None, strict=False), hardware)
         offers = (
             ("cpu", wanted.cpu, hardware.cpus, f"{wanted.cpu:g} cores", f"{hardware.cpus:g} cores"),
             (
@@ -201,7 +201,7 @@ class _Planner:
         if runs is False:
             self.scope["steps"][step.name] = None
         first = items[0] if items else None
-        known = _known_inputs(self.checked, step, self.scope, first)
+        known = _known_inputs(self.checked, step, self.scope, first, strict=runs is True)
         cached: bool | None = False
         if runs is not False and step.cache == "use":
             cached = self._cached(step, items) if runs else None
@@ -271,9 +271,20 @@ class _Planner:
 
 
 def _known_inputs(
-    checked: CheckedWorkflow, step: CheckedStep, scope: Mapping[str, Any], item: Item | None
+    checked: CheckedWorkflow,
+    step: CheckedStep,
+    scope: Mapping[str, Any],
+    item: Item | None,
+    *,
+    strict: bool,
 ) -> dict[str, Any]:
-    """The inputs of a step that can be known now, defaults filled in."""
+    """The inputs of a step that can be known now, defaults filled in.
+
+    Where it is not certain that the step runs, ``strict`` is False and values that fail are left out.
+
+    Raises:
+        BadInput: a value fails, and the step will run.
+    """
     known: dict[str, Any] = {}
     for port in ports_of_operator(step.operator).signature.inputs.values():
         template = step.inputs.get(port.name)
@@ -282,12 +293,10 @@ def _known_inputs(
                 known[port.name] = port.default
         elif _is_known(template, scope, item):
             try:
-                value = checked.input_value(step.name, port.name, scope, item)
+                known[port.name] = checked.input_value(step.name, port.name, scope, item)
             except BadInput:
-                if scope["inputs"]:
+                if strict:
                     raise
-                continue
-            known[port.name] = value
     return known
 
 
@@ -295,6 +304,8 @@ def _is_known(template: Template, scope: Mapping[str, Any], item: Item | None) -
     """Whether all that a template refers to has a value in the scope."""
     for node in nodes_in(template):
         if isinstance(node, StepRef) and scope["steps"].get(node.step) is None:
+            return False
+        if isinstance(node, InputRef) and node.name not in scope["inputs"]:
             return False
         if isinstance(node, EachRef) and item is None:
             return False

@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from foldase_workflows.contracts.operator import Operator, Signature
 from foldase_workflows.contracts.ports import Port
 from foldase_workflows.spec.conform import Refuse, conform
-from foldase_workflows.spec.faults import Path, show
-from foldase_workflows.spec.shape import code_of
+from foldase_workflows.spec.faults import Path
+from foldase_workflows.spec.shape import code_of, in_words
 
 AnyOperator = Operator[Any, Any]
 
@@ -40,10 +40,9 @@ class OperatorPorts:
             try:
                 adapter.validate_python(value)
             except ValidationError as error:
-                for detail in error.errors(include_url=False, include_context=False):
-                    path = tuple(part for part in detail["loc"] if isinstance(part, (int, str)))
-                    hint = f"got {show(detail['input'])}; {port.help or 'see the operator'}"
-                    refuse(path, code_of(detail["type"]), detail["msg"], hint)
+                for detail in error.errors(include_url=False):
+                    message, hint = in_words(detail)
+                    refuse(detail["loc"], code_of(detail["type"]), message, hint)
         return value
 
 

@@ -34,6 +34,7 @@ _WANTED = {
 _RANGE = frozenset(
     {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "finite_number"}
 )
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 _LENGTH = frozenset({"too_short", "too_long", "string_too_short", "string_too_long"})
 
 
@@ -62,7 +63,21 @@ def add_shape_faults(
         elif kind == "literal_error":
             _wrong_literal(detail, path, faults)
         else:
-            faults.add(code_of(kind), detail["msg"], path, hint=f"got {show(detail['input'])}")
+            message, hint = in_words(detail)
+            faults.add(code_of(kind), message, path, hint=hint)
+
+
+def in_words(detail: ErrorDetails) -> tuple[str, str]:
+    """Message and hint for an error of range or length; of another kind, pydantic's own."""
+    context, given = detail.get("ctx", {}), detail["input"]
+    for name, words in _BOUNDS.items():
+        if name in context and code_of(detail["type"]) == "number_range":
+            wanted = f"{words} {context[name]}"
+            return f"{show(given)} is out of range: it must be {wanted}", f"use a number {wanted}"
+    for name, words in (("min_length", "at least"), ("max_length", "at most")):
+        if name in context:
+            return f"{len(given)} given, {words} {context[name]} wanted", f"give {words} {context[name]}"
+    return detail["msg"], f"got {show(given)}"
 
 
 def code_of(kind: str) -> str:
@@ -122,7 +137,9 @@ def _hint_for_missing(field: str | int) -> str:
 def _wrong_type(detail: ErrorDetails, path: Path, source: Source | None, faults: Faults) -> None:
     wanted, given = _WANTED[detail["type"]], detail["input"]
     code = "type"
-    if wanted == "a text" and not isinstance(given, (dict, list)):
+    if wanted == "a text" and isinstance(given, (dict, list)):
+        hint = "write one text, in quotes where it holds brackets"
+    elif wanted == "a text":
         raw = (source.raw(path) if source else None) or show(given)
         hint = f'quote it: "{raw[:40]}"' if given is not None else 'write "" for an empty text'
     elif wanted in ("a whole number", "a number"):

@@ -74,7 +74,7 @@ def _text_quantity(read: Callable[[str], object], wanted: str, example: str) -> 
             except ValueError as error:
                 raise fault("quantity", str(error), f"write it like {example}") from None
             return value
-        raise fault("quantity", f"{wanted} needs a unit, got {show(value)}", f"write it like {example}")
+        raise fault("quantity", f"{wanted}, got {show(value)}", f"write it like {example}")
 
     return check
 
@@ -201,7 +201,7 @@ _DURATION_PATTERN = r"([0-9.]+(ms|s|m|h|d))+"
 
 Bytes = Annotated[
     Any,
-    BeforeValidator(_or_auto(_text_quantity(quantities.parse_bytes, "memory", "16GiB"))),
+    BeforeValidator(_or_auto(_text_quantity(quantities.parse_bytes, "memory needs a unit", "16GiB"))),
     WithJsonSchema({"anyOf": [_BYTES_SCHEMA, _AUTO]}),
 ]
 Cores = Annotated[
@@ -230,12 +230,12 @@ Labels = Annotated[
 ]
 Duration = Annotated[
     Any,
-    BeforeValidator(_text_quantity(quantities.parse_duration, "a duration", "90s, 2h or 1h30m")),
+    BeforeValidator(_text_quantity(quantities.parse_duration, "a duration needs a unit", "90s, 2h or 1h30m")),
     WithJsonSchema({"type": "string", "pattern": f"^{_DURATION_PATTERN}$", "examples": ["2h", "90s"]}),
 ]
 DurationRange = Annotated[
     Any,
-    BeforeValidator(_text_quantity(quantities.parse_duration_range, "a wait", "5s..2m")),
+    BeforeValidator(_text_quantity(quantities.parse_duration_range, "a wait needs units", "5s..2m")),
     WithJsonSchema(
         {
             "type": "string",
@@ -246,7 +246,7 @@ DurationRange = Annotated[
 ]
 FactorText = Annotated[
     Any,
-    BeforeValidator(_text_quantity(quantities.parse_factor, "a factor", "x2 or /2")),
+    BeforeValidator(_text_quantity(quantities.parse_factor, "a factor needs its x or /", "x2 or /2")),
     WithJsonSchema({"type": "string", "pattern": "^[x/] ?[0-9.]+$", "examples": ["x2", "/2"]}),
 ]
 Allowance = Annotated[

@@ -38,10 +38,10 @@ def first_unstorable(value: str) -> int | None:
 
 
 def name_of(character: str) -> str:
-    """``U+202E RIGHT-TO-LEFT OVERRIDE``, for a message that can itself be read."""
+    """``U+202E (RIGHT-TO-LEFT OVERRIDE)``, for a message that can itself be read."""
     named = unicodedata.name(character, "")
     if not named and character < " ":
         named = "control character"
     elif not named and 0xD800 <= ord(character) <= 0xDFFF:
         named = "lone surrogate"
-    return f"U+{ord(character):04X} {named}".strip()
+    return f"U+{ord(character):04X}" + (f" ({named})" if named else "")

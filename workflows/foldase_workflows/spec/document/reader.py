@@ -7,7 +7,7 @@ its length. Nothing but ``DocumentErrors`` and ``TooLarge`` leaves this module.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -85,13 +85,8 @@ def check_size(text: str, *, file: str = "<text>") -> None:
 def _check_characters(source: Source, faults: Faults) -> None:
     at = first_bad(source.text)
     while at is not None:
-        named = name_of(source.text[at])
-        faults.add_at(
-            source.at_index(at),
-            "bad_characters",
-            f"the character {named} may not be in a document",
-            hint="delete it; inside double quotes a control character can be written as an escape",
-        )
+        message = f"{name_of(source.text[at])} may not be in a document"
+        faults.add_at(source.at_index(at), "bad_characters", message, hint="delete it")
         at = first_bad(source.text, at + 1)
     faults.raise_if_any()
 
@@ -124,14 +119,14 @@ class _Stop(Exception):
 
 @dataclass(slots=True)
 class _Frame:
-    """A mapping or list being filled. ``key`` is the key that waits for its value."""
+    """A mapping or list being filled. ``key`` waits for its value; ``part`` is its place in its parent."""
 
     node: Mapping | Sequence
     is_key: bool
     key: Scalar | None = None
     name: str | None = None
     waiting: bool = False
-    part: str | int = field(default="")
+    part: str | int = ""
 
 
 class _Reader:
@@ -182,6 +177,8 @@ class _Reader:
             named = unmask(str(event.tag)).removeprefix("tag:yaml.org,2002:")
             hint = "leave the tag out; quote a value that is text"
             self._fault(event, "yaml_tag", f"tags like {show(named)} are not read", hint)
+            if not self._wants_key():
+                self.faults.poison((*self._path(), *self._next_part()))
 
     def _scalar(self, event: Any) -> Scalar:
         start, end = event.start_mark, event.end_mark
@@ -195,11 +192,11 @@ class _Reader:
                 self._fault(event, fault.code, fault.message, fault.hint)
                 poison = True
         elif event.style == '"' and (bad := first_bad_in_value(raw)) is not None:
-            message = f"the character {name_of(raw[bad])} may not be in a document"
+            message = f"{name_of(raw[bad])} may not be in a document"
             self._fault(event, "bad_characters", message, "delete its escape")
             poison = True
         node = Scalar(start.line, start.column, start.index, end.index, value, raw, event.style or "")
-        if poison:
+        if poison and not self._wants_key():
             self.faults.poison((*self._path(), *self._next_part()))
         return node
 

@@ -21,7 +21,6 @@ _WORDS: dict[str, bool | None] = {
     "FALSE": False,
 }
 _INT = re.compile(r"[-+]?[0-9]+", re.ASCII)
-_LEADING_ZERO = re.compile(r"[-+]?0[0-9]+", re.ASCII)
 _BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
@@ -42,8 +41,7 @@ def resolve(text: str) -> str | int | float | bool | None:
     """The value of a plain (unquoted) scalar.
 
     Raises:
-        ScalarFault: ``number_range`` for a number that does not fit in 64 bits or is not finite, ``type``
-            for ``012``, which some read as 12 and some as 10.
+        ScalarFault: ``number_range`` for a number that does not fit in 64 bits or is not finite.
     """
     if text in _WORDS:
         return _WORDS[text]
@@ -56,9 +54,6 @@ def resolve(text: str) -> str | int | float | bool | None:
             message = f"a number of {len(text)} characters is out of range"
             raise ScalarFault("number_range", message, "quote it if it is text")
         return text
-    if _LEADING_ZERO.fullmatch(text):
-        message = f"{text} is ambiguous: some programs read a leading zero as octal"
-        raise ScalarFault("type", message, f'quote it if it is text ("{text}"), or drop the zeros')
     if _INT.fullmatch(text):
         return _in_range(int(text), text)
     if _BASED.fullmatch(text):

@@ -139,7 +139,7 @@ class _Inference:
             found = kind if found is None else join(found, kind)
             if found is None:
                 hint = "the items of a list have one type"
-                return list_of(self._fault(item, "type", f"a {kind} among other values in a list", hint))
+                return list_of(self._fault(item, "type", f"{kind} among other values in a list", hint))
         return list_of(found or ANY)
 
     def _field(self, node: Field) -> PortType:
@@ -193,13 +193,13 @@ class _Inference:
         if is_list(right):
             if not is_scalar(left) or join(left, item_of(right)) is None:
                 hint = "look for a value of the type of the items"
-                self._fault(node, "type", f"a {left} is never in a {right}", hint)
+                self._fault(node, "type", f"{left} is never in {right}", hint)
         elif right in (TEXT, JSON):
             if left not in (TEXT, ANY):
-                self._fault(node, "type", f"a {left} is never in a {right}", "look for a text")
+                self._fault(node, "type", f"{left} is never in {right}", "look for a text")
         else:
             hint = "the right side must be a list, a text or a mapping"
-            self._fault(node, "type", f"nothing is in a {right}", hint)
+            self._fault(node, "type", f"nothing is in {right}", hint)
         return BOOL
 
     def _comparison(self, node: Binary, left: PortType, right: PortType) -> PortType:
@@ -207,10 +207,10 @@ class _Inference:
         if node.operator in ("==", "!="):
             # Any value may be compared with null, to see whether it was given.
             if NULL not in both and (not all(map(is_scalar, both)) or join(left, right) is None):
-                message = f"a {left} and a {right} cannot be compared"
+                message = f"{left} and {right} cannot be compared"
                 self._fault(node, "type", message, "compare values of the same type")
         elif not (all(map(is_number, both)) or all(kind in (TEXT, ANY) for kind in both)):
-            message = f"`{node.operator}` cannot order a {left} and a {right}"
+            message = f"`{node.operator}` cannot order {left} and {right}"
             self._fault(node, "type", message, "compare two numbers or two texts")
         return BOOL
 
@@ -228,7 +228,7 @@ class _Inference:
             if TEXT in (left, right)
             else "use numbers"
         )
-        message = f"`{node.operator}` cannot work on a {left} and a {right}"
+        message = f"`{node.operator}` cannot work on {left} and {right}"
         return self._fault(node, "type", message, hint)
 
     def _choice(self, node: Choice) -> PortType:
