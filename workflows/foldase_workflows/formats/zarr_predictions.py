@@ -101,9 +101,7 @@ class PredictionsWriter:
     ) -> None:
         expected = _shape(axes, length)
         if values.shape != expected or not np.isfinite(values).all():
-            raise ValueError(
-                f"{target}/{leaf}: finite values of shape {expected} expected, got {values.shape}"
-            )
+            raise ValueError(f"{target}/{leaf}: want finite values of shape {expected}, got {values.shape}")
         self._tree.array(f"{target}/{leaf}", np.asarray(values, dtype=dtype))
 
 

@@ -7,6 +7,8 @@ missing chunk with zeros and says nothing. The root group's attributes name the 
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import hashlib
 import json
 import math
@@ -14,7 +16,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import zarr
@@ -22,6 +24,10 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, GzipCodec
 
 from foldase_workflows.contracts import BadInput, Damaged, Location
+
+if TYPE_CHECKING:
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -32,6 +38,17 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 """Names of groups and arrays: safe in paths and in URLs."""
 
 ValueT = TypeVar("ValueT")
+
+
+class _TimelessGzip(GzipCodec):
+    """zarr's gzip codec without the time of writing, so that the same arrays are the same bytes."""
+
+    def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        packed = gzip.compress(chunk_bytes.to_bytes(), self.level, mtime=0)
+        return chunk_spec.prototype.buffer.from_bytes(packed)
+
+    async def _encode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
+        return await asyncio.to_thread(self._encode_sync, chunk_bytes, chunk_spec)
 
 
 class TreeWriter:
@@ -64,7 +81,7 @@ class TreeWriter:
             shape=values.shape,
             dtype=values.dtype,
             chunks=chunk_shape(values.shape, values.dtype.itemsize),
-            compressors=[GzipCodec(level=5), Crc32cCodec()],
+            compressors=[_TimelessGzip(level=5), Crc32cCodec()],
             config={"write_empty_chunks": True},
         )
         array[...] = values
