@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import subprocess
 import sys
+import zlib
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
-    negative_data_rejection,
     response_schema_conformance,
     status_code_conformance,
 )
+from web_operators import ADD, COUNT
 from web_support import API, Running, problem, submit_bare_run
 
 from foldase_web.app import create_app
 from foldase_web.security import CSRF_HEADER
 from foldase_web.settings import Settings
+from foldase_workflows.formats.zarr_tree import TreeWriter
 
 DOCUMENT: dict[str, Any] = create_app(Settings()).openapi()
 OPERATIONS = [
@@ -87,8 +92,8 @@ def test_every_answer_is_typed(method: str, path: str, operation: dict[str, Any]
     }
     good = answers[next(status for status in answers if status.startswith("2"))]
     if operation["operationId"] != "sign_out":
-        (content,) = good["content"].values()
-        assert content["schema"], operation["operationId"]
+        ((media_type, content),) = good["content"].items()
+        assert content["schema"] or media_type == "*/*", operation["operationId"]
     assert operation["summary"]
     assert operation["description"]
 
@@ -145,7 +150,6 @@ CHECKS = [
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
-    negative_data_rejection,
 ]
 GENERATED = {
     "deadline": None,
@@ -156,28 +160,50 @@ GENERATED = {
 
 
 @pytest.fixture(scope="module")
-def real_run(running: Running) -> str:
-    return submit_bare_run(running.store).id
+def real(running: Running, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Values that exist, so that generated requests get beyond "not found"."""
+    folder = tmp_path_factory.mktemp("zarr") / "tree"
+    writer = TreeWriter(folder, "predictions")
+    writer.group("target", {"length": 3})
+    writer.array("target/map", np.eye(3, dtype=np.float32))
+    writer.complete({})
+    blobs = running.store.blobs
+    stored = [
+        blobs.put_tree(folder, "predictions", "result"),
+        blobs.put_stream(io.BytesIO(b"some bytes"), type="file", name="file"),
+    ]
+    for artifact in stored:
+        running.store.requests.register_artifact(artifact)
+    return {
+        "run": [submit_bare_run(running.store).id],
+        "step": ["one"],
+        "digest": [artifact.digest for artifact in stored],
+        "path": ["target/map", "target", "manifest.json"],
+        "source": [ADD, COUNT],
+    }
 
 
-def send(case: schemathesis.Case, running: Running, real_run: str) -> None:
-    """Send a generated request and look at the answer; half of those for a run ask for a real one."""
-    real = {"run": real_run, "step": "one"}
-    if case.meta is None or len(repr(case.path_parameters)) % 2:
-        for name in case.path_parameters.keys() & real.keys():
-            case.path_parameters[name] = real[name]
+def send(case: schemathesis.Case, running: Running, real: dict[str, list[str]]) -> None:
+    """Send a generated request and look at the answer; most of them name something that exists."""
+    chance = random.Random(zlib.crc32(repr((case.path_parameters, case.query, case.body)).encode()))
+    for values in (case.path_parameters, case.body):
+        for name in real.keys() & (values.keys() if isinstance(values, dict) else ()):
+            if chance.random() < 0.7:
+                values[name] = chance.choice(real[name])
     headers = {"Authorization": f"Bearer {running.token}"}
     case.call_and_validate(base_url=running.url, headers=headers, checks=CHECKS)
 
 
 @SCHEMA.parametrize()
 @settings(max_examples=8, **GENERATED)
-def test_generated_requests(case: schemathesis.Case, running: Running, real_run: str) -> None:
-    send(case, running, real_run)
+def test_generated_requests(case: schemathesis.Case, running: Running, real: dict[str, list[str]]) -> None:
+    send(case, running, real)
 
 
 @pytest.mark.verify
 @SCHEMA.parametrize()
-@settings(max_examples=400, **GENERATED)
-def test_many_generated_requests(case: schemathesis.Case, running: Running, real_run: str) -> None:
-    send(case, running, real_run)
+@settings(max_examples=300, **GENERATED)
+def test_many_generated_requests(
+    case: schemathesis.Case, running: Running, real: dict[str, list[str]]
+) -> None:
+    send(case, running, real)

@@ -25,10 +25,10 @@ RangeHeader = Annotated[str | None, Header(alias="Range", description="one range
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 _BYTES: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The bytes, as an attachment.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "description": "The bytes, as an attachment with the media type of the file.",
+        "content": {"*/*": {"schema": {}}},
     },
-    206: {"description": "The asked-for range."},
+    206: {"description": "The asked-for range.", "content": {"*/*": {"schema": {}}}},
     304: {"description": "The bytes that the client already has."},
 }
 _UPLOAD_BODY = {
