@@ -1,19 +1,61 @@
-"""What all tests share."""
+"""What all tests share: operators for tests, printed random seeds, and one running platform."""
 
 from __future__ import annotations
 
 import os
+import random
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 
-# Operators that only tests use are found by every process that a test starts.
+if TYPE_CHECKING:
+    from live_platform import LivePlatform
+
 TESTS = Path(__file__).parent
+TEST_LEASE_SECONDS = 8
+
+# Every process that a test starts finds the operators that only tests use.
 sys.path.insert(0, str(TESTS))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
-os.environ["FOLDASE_OPERATORS"] = "operators_for_tests"
+os.environ["FOLDASE_OPERATORS"] = ",".join(
+    filter(None, ("operators_for_tests", os.environ.get("FOLDASE_OPERATORS")))
+)
 
-# A failure prints the blob that repeats it; a slow machine is no failure.
 settings.register_profile("foldase", print_blob=True, deadline=None)
 settings.load_profile("foldase")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the random seed of all property tests here, so that it can be printed and given again."""
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say how to repeat the random choices of this session."""
+    return f"random choices: --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+@pytest.fixture(scope="session")
+def live_platform() -> Iterator[LivePlatform]:
+    """The runtime on a local Ray cluster, started once per test session; nothing of it is left behind.
+
+    Its state folder is deep on purpose: Ray's sockets must not lie in it.
+    """
+    from live_platform import LivePlatform
+
+    with tempfile.TemporaryDirectory(prefix="foldase-tests-") as parent:
+        home = Path(parent, "a state folder", *(f"deep-{number:02d}" for number in range(12)))
+        platform = LivePlatform(home, "--lease-seconds", str(TEST_LEASE_SECONDS))
+        platform.start()
+        try:
+            platform.wait_ready()
+            yield platform
+            platform.stop()
+        finally:
+            platform.kill()

@@ -246,9 +246,7 @@ _ERRORS: dict[str, Any] = {
     "styled": StyledError,
     "value error": lambda: ValueError("first line\nsecond line"),
     "memory": MemoryError,
-    "torch memory": lambda: RuntimeError(
-        "[enforce fail] DefaultCPUAllocator: can't allocate memory"
-    ),
+    "torch memory": lambda: RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
     "cuda memory": lambda: OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
     "disk": lambda: OSError(28, "No space left on device"),
     "missing file": lambda: FileNotFoundError(2, "No such file", "/nowhere/x"),
@@ -277,4 +275,22 @@ class Print(Operator[Number, PrintOutputs]):
         return PrintOutputs()
 
 
-OPERATORS = (Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print())
+class EnvironmentOutputs(Ports):
+    names: list[str]
+    threads: str
+
+
+class Environment(Operator[Number, EnvironmentOutputs]):
+    """Tells what a step finds in its environment."""
+
+    name: ClassVar[str] = "test.environment"
+    version: ClassVar[int] = 1
+    help: ClassVar[str] = "looks around"
+    Inputs = Number
+    Outputs = EnvironmentOutputs
+
+    def run(self, inputs: Number, context: StepContext) -> EnvironmentOutputs:
+        return EnvironmentOutputs(names=sorted(os.environ), threads=os.environ.get("OMP_NUM_THREADS", ""))
+
+
+OPERATORS = (Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print(), Environment())

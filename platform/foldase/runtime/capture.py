@@ -30,6 +30,9 @@ class Capture(Protocol):
         """While the block runs, what is printed goes to the log of ``step``."""
         yield
 
+    def pump(self) -> None:
+        """Bring what was printed so far into the log; called from time to time."""
+
 
 class ProcessCapture:
     """Redirects the streams of this process into files of ``folder``, for good.
@@ -39,6 +42,7 @@ class ProcessCapture:
     """
 
     def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._streams = [_Stream(number, level, folder / f"{name}.{number}") for number, level in _STREAMS]
         self._step: RunningStep | None = None
         self._lock = threading.Lock()
@@ -119,6 +123,9 @@ class ThreadCapture:
             sys.stdout = self._streams[0].original
         if sys.stderr is self._streams[1]:
             sys.stderr = self._streams[1].original
+
+    def pump(self) -> None:
+        """Nothing to do: each line goes straight to the log."""
 
     @property
     def step(self) -> RunningStep | None:

@@ -85,11 +85,11 @@ def clean_up(home: Path) -> int:
     left = {ProcessId.parse(mark) for mark in record.processes}
     left = {process for process in left if alive(process)}
     left |= set(with_environment(CLUSTER_VARIABLE, record.cluster))
-    left.discard(ProcessId(os.getpid(), 0))
     if not kill_all(left):
         logger.error("processes of the last cluster cannot be ended: %s", sorted(one.pid for one in left))
-    if Path(record.temporary).name.startswith("foldase-"):
-        shutil.rmtree(record.temporary, ignore_errors=True)
+    folder = Path(record.temporary)
+    if folder.parent == Path(_TEMPORARY) and folder.name.startswith("foldase-"):
+        shutil.rmtree(folder, ignore_errors=True)
     record_path(home).unlink(missing_ok=True)
     return len(left)
 
@@ -109,6 +109,8 @@ def prepare_environment(home: Path, cluster: str) -> None:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # This makes the node's address 127.0.0.1; only then do Ray's servers listen there alone.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             # Attempts are ours: an out-of-memory kill must never be followed by a silent repetition.
             "RAY_task_oom_retries": "0",
             "RAY_DEDUP_LOGS": "0",
@@ -155,7 +157,8 @@ def start_ray(
                 log_to_driver=False,
                 configure_logging=False,
                 _memory=memory,
-                _temp_dir=str(temporary),
+                # Ray opens its folder to everybody; the one around it is ours alone.
+                _temp_dir=str(temporary / "r"),
             )
         # Ray gives up after a fixed 30 s, which a loaded machine may need; it says so in many ways.
         except Exception as failure:  # noqa: BLE001

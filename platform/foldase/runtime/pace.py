@@ -11,7 +11,7 @@ TINY_SECONDS = 0.05
 BATCH_SECONDS = 0.2
 """Work that one slot may hold in advance."""
 
-MAX_DEPTH = 256
+MAX_DEPTH = 1024
 _WEIGHT = 0.3
 
 

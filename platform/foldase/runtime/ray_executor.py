@@ -309,7 +309,8 @@ class RayExecutor:
                 self._inbox.put([_ended(assigned.task, assigned.cancel, how)])
             elif task_id(assigned.task) == current:
                 last_words(self._workplace, worker.name, assigned.task)
-                self._inbox.put([lost(assigned.task, cause, how)])
+                # It may have died before it could say that it had begun.
+                self._inbox.put([_started(assigned.task, worker), lost(assigned.task, cause, how)])
             else:
                 again.append(assigned.task)
         with self.lock:
@@ -387,6 +388,11 @@ class RayExecutor:
             )
             for node in nodes
         }
+
+
+def _started(task: Task, worker: Worker) -> Started:
+    pid = worker.process.pid if worker.process else 0
+    return Started(task.run, task.step, task.fence, worker.name, worker.node, pid)
 
 
 def _ended(task: Task, cause: Cause, how: str | None = None) -> Failed:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 import time
-from pathlib import Path
 from typing import Protocol
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _KIB = 1024
+_STATUS_BYTES = 4096
+_PEAK = re.compile(rb"VmHWM:\s*(\d+)")
 
 
 class Meter(Protocol):
@@ -29,21 +31,24 @@ class ProcessMeter:
     def __init__(self) -> None:
         self._cpu = 0.0
         self._children = 0
+        # Kept open: a tiny step would spend most of its time on opening them.
+        self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
 
     def start(self) -> None:
         """Note the processor time so far and set the kernel's high-water mark of memory back."""
         self._cpu, self._children = _cpu_seconds(), _children_peak()
-        try:
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            # A kernel without it still tells the peak of the whole life of the process.
-            return
+        os.write(self._reset, b"5")
 
     def read(self) -> tuple[int, float]:
         """Peak resident memory of the process, or of its largest new child, and processor seconds of all."""
         children = _children_peak()
-        peak = max(_peak_memory(), children if children > self._children else 0)
+        peak = max(self._peak_memory(), children if children > self._children else 0)
         return peak, _cpu_seconds() - self._cpu
+
+    def _peak_memory(self) -> int:
+        found = _PEAK.search(os.pread(self._status, _STATUS_BYTES, 0))
+        return int(found.group(1)) * _KIB if found else 0
 
 
 class ThreadMeter:
@@ -82,10 +87,3 @@ def _cpu_seconds() -> float:
 
 def _children_peak() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KIB
-
-
-def _peak_memory() -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * _KIB
-    return 0

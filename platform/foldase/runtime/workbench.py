@@ -10,15 +10,15 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from foldase.runtime.attempt import Attempt
-from foldase.runtime.capture import ProcessCapture
+from foldase.runtime.capture import Capture
 from foldase.runtime.failures import first_line
-from foldase.runtime.processes import ProcessId, end_children, status_of, this_process
+from foldase.runtime.processes import ProcessId, status_of, this_process
 from foldase.runtime.usage import ProcessMeter, limit_threads
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Progressed, Report, Started, Succeeded, Task, TaskId
@@ -97,6 +97,8 @@ class Workbench:
         workplace: where files go.
         registry: where operators come from.
         line: the way to the scheduler.
+        capture: where the output of operators goes.
+        tidy: ends what a step left running.
         epoch: names the scheduler that this worker obeys, until another adopts it.
         heartbeat_seconds: the longest silence.
     """
@@ -109,6 +111,8 @@ class Workbench:
         registry: Registry,
         line: Line,
         *,
+        capture: Capture,
+        tidy: Callable[[], object],
         epoch: str,
         heartbeat_seconds: float = 2.0,
     ) -> None:
@@ -128,10 +132,9 @@ class Workbench:
         self._more_at_hand = False
         self._closed = False
         self._changed = threading.Condition()
-        folder = workplace.home / "workers"
-        folder.mkdir(parents=True, exist_ok=True)
         self._note = Note(note_path(workplace.home, name))
-        self._capture = ProcessCapture(folder, name)
+        self._capture = capture
+        self._tidy = tidy
         self._meter = ProcessMeter()
         self._threads = [
             threading.Thread(target=self._deliver, name="foldase-deliver", daemon=True),
@@ -174,7 +177,7 @@ class Workbench:
         try:
             limit_threads(task.resources.cpu)
             report = attempt.run(self._capture, self._meter)
-            end_children()
+            self._tidy()
         except Exception as error:  # noqa: BLE001  # a fault of ours must end the step, not hang it
             report = broken(task, error)
         self._note.write(None)
@@ -293,6 +296,7 @@ class Note:
     """A small file that says which task a worker is at, for whoever finds the worker dead."""
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def write(self, task: TaskId | None) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from foldase.runtime.processes import ProcessId, become_subreaper, this_process
+from foldase.runtime.capture import ProcessCapture
+from foldase.runtime.processes import ProcessId, become_subreaper, end_children, this_process
 from foldase.runtime.settings import (
     NAMESPACE,
     SCHEDULER,
@@ -110,6 +111,8 @@ class WorkerActor:
             workplace,
             default_registry(),
             SchedulerLine(),
+            capture=ProcessCapture(config.settings.home / "workers", config.name),
+            tidy=end_children,
             epoch=config.epoch,
             heartbeat_seconds=config.settings.heartbeat_seconds,
         )

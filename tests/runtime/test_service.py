@@ -1,0 +1,236 @@
+"""The service: one per state folder, a cluster that is replaced when it dies, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live_platform import LivePlatform
+
+from foldase.runtime.cluster import Record, clean_up, record_path, write_record
+from foldase.runtime.processes import alive, descendants, status_of
+
+COUNT = """
+version: 1
+name: count
+steps:
+  before: {uses: test.add@1, with: {value: %d}}
+  s: {uses: test.count@1, with: {to: 40, seconds: 0.2, label: "%s"}, after: [before]}
+outputs: {counted: "${{ steps.s.counted }}", began: "${{ steps.s.began_at }}"}
+"""
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="foldase-tests-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def platform(home: Path) -> Iterator[LivePlatform]:
+    """A platform of its own, for tests that take it apart."""
+    platform = LivePlatform(home)
+    yield platform
+    platform.kill()
+
+
+def sleeper(**environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "300"], env={**os.environ, **environment})
+
+
+def mark_of(process: subprocess.Popen[bytes]) -> str:
+    status = status_of(process.pid)
+    assert status is not None
+    return status.id.mark
+
+
+def test_only_what_was_recorded_is_cleaned_up(home: Path) -> None:
+    recorded, marked, foreign = sleeper(), sleeper(FOLDASE_CLUSTER="c1"), sleeper(FOLDASE_CLUSTER="c2")
+    reused = mark_of(foreign).partition("-")[0] + "-1"
+    folder = Path(tempfile.mkdtemp(prefix="foldase-", dir="/tmp"))
+    try:
+        write_record(home, Record("c1", str(folder), (mark_of(recorded), reused)))
+        assert clean_up(home) == 2
+        assert recorded.wait(10) == -signal.SIGKILL
+        assert marked.wait(10) == -signal.SIGKILL
+        assert foreign.poll() is None, "another pid with the same number is not ours"
+        assert not folder.exists()
+        assert not record_path(home).exists()
+        assert clean_up(home) == 0
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cluster": 1}'])
+def test_an_unreadable_record_harms_nothing(home: Path, text: str) -> None:
+    record_path(home).write_text(text)
+    assert clean_up(home) == 0
+
+
+def test_the_folder_of_a_forged_record_is_left_alone(home: Path) -> None:
+    precious = home / "precious"
+    precious.mkdir()
+    write_record(home, Record("c1", str(precious)))
+    clean_up(home)
+    assert precious.exists()
+
+
+def test_one_service_per_state_folder(home: Path) -> None:
+    first = LivePlatform(home, "--no-ray")
+    first.start()
+    try:
+        first.wait((home / "foldase.db").exists, 60, what="the database")
+        first.wait(lambda: first.store.cluster.read().state == "ready", 60, what="the view")
+        command = [sys.executable, "-m", "foldase.runtime.service", "--home", str(home), "--no-ray"]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 1
+        assert "another runtime serves" in second.stderr
+        first.stop()
+    finally:
+        first.kill()
+
+
+def test_without_ray_a_run_goes_through_all_the_same(home: Path) -> None:
+    platform = LivePlatform(home, "--no-ray")
+    platform.start()
+    try:
+        platform.wait((home / "foldase.db").exists, 60, what="the database")
+        text = (
+            "version: 1\nname: one\nsteps:\n  s: {uses: test.write@1}\noutputs: {f: '${{ steps.s.file }}'}\n"
+        )
+        run = platform.succeed(text)
+        assert run.outputs is not None
+        shown = platform.store.cluster.read()
+        assert shown.state == "ready"
+        platform.stop()
+        assert platform.store.cluster.read().state == "stopped"
+    finally:
+        platform.kill()
+
+
+def test_the_service_answers_before_ray_has_started(platform: LivePlatform) -> None:
+    began = time.monotonic()
+    platform.start()
+    platform.wait((platform.home / "foldase.db").exists, 60, what="the database")
+    platform.wait(
+        lambda: "starting" in platform.store.cluster.read().message, 60, what="the word that it is starting"
+    )
+    assert platform.store.cluster.read().state == "starting"
+    assert time.monotonic() - began < 60
+    assert platform.process is not None
+    platform.process.send_signal(signal.SIGTERM)
+    assert platform.process.wait(60) == 0, "it can be stopped while it starts"
+    assert platform.store.cluster.read().state == "stopped"
+    assert not record_path(platform.home).exists()
+
+
+@pytest.mark.ray
+@pytest.mark.verify
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "head"])
+def test_a_dead_cluster_is_replaced_and_the_work_goes_on(platform: LivePlatform, victim: str) -> None:
+    platform.start()
+    platform.wait_ready()
+    run = platform.submit(COUNT % (1, victim))
+    platform.running(run, "s")
+    platform.wait(lambda: _counted(platform, run) >= 3, 60, what="three numbers")
+    assert platform.process is not None
+    before = set(descendants(platform.process.pid))
+    head = next(process for process in before if _is_head(process.pid))
+    killed = time.time()
+    os.kill(head.pid if victim == "head" else platform.ray_process(victim), signal.SIGKILL)
+    finished = platform.finish(run, seconds=240)
+    assert finished.summary.state == "succeeded"
+    assert finished.outputs is not None
+    assert finished.outputs["counted"] == 40
+    platform.wait_ready(after=killed + 5)
+    assert [process for process in before if alive(process)] == [], "nothing of the old cluster runs"
+    _check_not_repeated(platform, run)
+    platform.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.verify
+def test_killing_everything_loses_nothing(platform: LivePlatform) -> None:
+    platform.start()
+    platform.wait_ready()
+    run = platform.submit(COUNT % (2, "everything"))
+    platform.running(run, "s")
+    platform.wait(lambda: _counted(platform, run) >= 3, 60, what="three numbers")
+    assert platform.process is not None
+    before = descendants(platform.process.pid)
+    for process in before:
+        try:
+            os.kill(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    platform.process.kill()
+    platform.process.wait()
+    platform.start()
+    finished = platform.finish(run, seconds=240)
+    assert finished.summary.state == "succeeded"
+    assert finished.outputs is not None
+    assert finished.outputs["began"] >= 3
+    _check_not_repeated(platform, run)
+    assert [process for process in before if alive(process)] == []
+    platform.wait_ready()
+    platform.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.verify
+def test_killing_the_service_alone_ends_its_cluster(platform: LivePlatform) -> None:
+    platform.start()
+    platform.wait_ready()
+    assert platform.process is not None
+    before = descendants(platform.process.pid)
+    assert len(before) > 5
+    platform.process.kill()
+    platform.process.wait()
+    deadline = time.monotonic() + 60
+    while (left := [process for process in before if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+    platform.start()
+    platform.wait_ready(after=time.time())
+    platform.stop()
+
+
+@pytest.mark.ray
+@pytest.mark.verify
+def test_a_frozen_scheduler_is_replaced(platform: LivePlatform) -> None:
+    platform.start()
+    platform.wait_ready()
+    run = platform.submit(COUNT % (3, "frozen scheduler"))
+    platform.running(run, "s")
+    frozen = platform.scheduler()
+    os.kill(frozen, signal.SIGSTOP)
+    finished = platform.finish(run, seconds=240)
+    assert finished.summary.state == "succeeded"
+    assert len(platform.step(run, "s").attempts) == 1
+    assert platform.scheduler() != frozen
+    platform.stop()
+
+
+def _counted(platform: LivePlatform, run: str) -> int:
+    _, page = platform.store.logs.read(run, "s", "metrics")
+    return len(page.lines)
+
+
+def _is_head(pid: int) -> bool:
+    return "foldase.runtime.head" in Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+def _check_not_repeated(platform: LivePlatform, run: str) -> None:
+    attempts = platform.step(run, "before").attempts
+    assert [(one.number, one.state) for one in attempts] == [(1, "succeeded")], json.dumps(
+        [one.to_json() for one in attempts]
+    )
