@@ -1,5 +1,6 @@
 import type { Plan, PlannedStep } from "@/api/types";
 import { formatBytes, formatRange } from "@/ui/format";
+import { Notice } from "@/ui/notice";
 import { StateLabel } from "@/ui/state";
 import table from "@/ui/table.module.css";
 import classes from "./new-run.module.css";
@@ -20,6 +21,11 @@ export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
         />
         <Figure name="Already computed" value={`${plan.cached} of ${plan.steps.length} steps`} />
       </dl>
+      {plan.warnings.map((warning) => (
+        <Notice key={warning} kind="warning">
+          {warning}
+        </Notice>
+      ))}
       <div className={table.scroll}>
         <table className={`${table.table} ${classes.plan}`}>
           <thead>
@@ -57,8 +63,10 @@ function PlanRow({ step }: { step: PlannedStep }) {
     <tr title={step.estimate?.basis || undefined}>
       <td>
         <span className="mono">{step.name}</span>
+        {step.each && <span className="muted"> {step.items === null ? "per item" : `${step.items} times`}</span>}
         <br />
         <span className="muted">{step.uses}</span>
+        {!step.fits && <span className={classes.tooLarge}>needs more memory than any node has</span>}
       </td>
       <td className={table.number}>
         {low !== undefined && high !== undefined ? (
@@ -68,10 +76,15 @@ function PlanRow({ step }: { step: PlannedStep }) {
         )}
       </td>
       <td>
-        {step.cached === true && <StateLabel state="cached" />}
-        {step.cached === false && "will run"}
-        {step.cached == null && <span className="muted">known later</span>}
+        <Expectation step={step} />
       </td>
     </tr>
   );
+}
+
+/** What is expected of a step: a stored result, a computation, or nothing at all. */
+function Expectation({ step }: { step: PlannedStep }) {
+  if (step.runs === false) return <StateLabel state="skipped" />;
+  if (step.cached === true) return <StateLabel state="cached" />;
+  return step.cached === false ? "will run" : <span className="muted">known later</span>;
 }

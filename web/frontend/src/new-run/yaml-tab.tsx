@@ -162,10 +162,7 @@ function useVocabulary() {
   const operators = useQuery(operatorsQuery);
   const schema = useQuery({
     queryKey: ["schema", "workflow-1"],
-    queryFn: () =>
-      unwrap(
-        api.GET("/api/v1/schema/{name}", { params: { path: { name: "workflow-1.json" } } }),
-      ) as Promise<JsonSchema>,
+    queryFn: () => unwrap(api.GET("/api/v1/schema/workflow-1.json")) as Promise<JsonSchema>,
     staleTime: Infinity,
   });
   return useMemo(

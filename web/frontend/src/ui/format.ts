@@ -38,7 +38,7 @@ export function formatEstimate(seconds: number): string {
 export function formatRange(low: number, high: number): string {
   const from = formatEstimate(low);
   const to = formatEstimate(high);
-  if (from === to) return `about ${to}`;
+  if (from === to) return to.startsWith("under") ? to : `about ${to}`;
   const [fromNumber, fromUnit] = from.split(" ");
   const sameUnit = fromUnit !== undefined && fromUnit === to.split(" ")[1] && !from.startsWith("under");
   return `${sameUnit ? fromNumber : from} to ${to}`;

@@ -1,0 +1,180 @@
+import { describe, expect, it } from "vitest";
+
+import { asProblem, Problem, problemFrom } from "@/api/problem";
+import { cliCommand, curlCommand, shellQuote } from "@/new-run/equivalents";
+import { findOutputs } from "@/results/outputs";
+import { readScores } from "@/results/scores";
+import { splitCode } from "@/sign-in/one-time-code";
+import { formatAge, formatBytes, formatDuration, formatNumber, formatRange } from "@/ui/format";
+import { runsSearch } from "@/runs/search";
+
+describe("format", () => {
+  it("writes sizes, times and numbers", () => {
+    expect([0, 1023, 1024, 1536, 24 * 2 ** 30, 150 * 2 ** 20].map(formatBytes)).toEqual([
+      "0 B",
+      "1023 B",
+      "1.0 KiB",
+      "1.5 KiB",
+      "24.0 GiB",
+      "150 MiB",
+    ]);
+    expect([0.25, 5, 59.9, 65, 3600, 90000].map(formatDuration)).toEqual([
+      "250 ms",
+      "5.0 s",
+      "59 s",
+      "1 min 05 s",
+      "1 h 0 min",
+      "1 d 1 h",
+    ]);
+    expect([0.1234567, 1e-6, 12345678, 0].map((value) => formatNumber(value))).toEqual([
+      "0.1235",
+      "1.00e-6",
+      "1.23e+7",
+      "0",
+    ]);
+    expect([formatRange(180, 420), formatRange(40, 120), formatRange(60, 60), formatRange(0.1, 0.2)]).toEqual(
+      ["3 to 7 min", "40 s to 2 min", "about 60 s", "under 1 s"],
+    );
+  });
+
+  it("writes ages", () => {
+    const now = Date.parse("2026-11-21T10:00:00.000Z");
+    const ago = (seconds: number) => formatAge(new Date(now - seconds * 1000).toISOString(), now);
+    expect([2, 30, 60, 7200, 2 * 86400].map(ago)).toEqual([
+      "just now",
+      "30 seconds ago",
+      "1 minute ago",
+      "2 hours ago",
+      "2 days ago",
+    ]);
+    expect(ago(30 * 86400)).toBe("22 Oct 2026");
+  });
+});
+
+describe("the sign-in link", () => {
+  it("gives its code and an address without it", () => {
+    const place = (pathname: string, search: string, hash: string) => splitCode({ pathname, search, hash });
+    expect(place("/", "", "#code=abc")).toEqual({ code: "abc", address: "/" });
+    expect(place("/runs", "?q=x&code=abc", "")).toEqual({ code: "abc", address: "/runs?q=x" });
+    expect(place("/runs", "?q=x", "#main")).toEqual({ code: null, address: "/runs?q=x#main" });
+    expect(place("/", "?code=", "")).toEqual({ code: null, address: "/" });
+  });
+});
+
+describe("problems", () => {
+  it("are read from problem+json", () => {
+    const body = { status: 422, code: "empty_file", detail: "a.fa is empty", hint: "choose another" };
+    expect(problemFrom(422, body)).toMatchObject({
+      status: 422,
+      code: "empty_file",
+      message: "a.fa is empty",
+      hint: "choose another",
+    });
+  });
+
+  it("are made of anything else, too", () => {
+    expect(problemFrom(502, null)).toMatchObject({ code: "http_502", message: "The server answered 502." });
+    expect(asProblem(new TypeError("broken"))).toMatchObject({ code: "page_error", message: "broken" });
+    const problem = new Problem(503, "unavailable", "later");
+    expect(asProblem(problem)).toBe(problem);
+    expect([problem.isTransient, new Problem(422, "type", "no").isTransient]).toEqual([true, false]);
+  });
+});
+
+describe("the same from a terminal", () => {
+  const artifact = { digest: "sha256:ab", type: "fasta", size: 1, name: "a.fa", media_type: "text/plain" };
+
+  it("quotes for a shell", () => {
+    expect(["plain", "two words", "it's", "$(rm)", ""].map(shellQuote)).toEqual([
+      "plain",
+      "'two words'",
+      "'it'\\''s'",
+      "'$(rm)'",
+      "''",
+    ]);
+  });
+
+  it("names inputs and files by digest", () => {
+    const inputs = { n: 3, title: "two words", file: { $artifact: artifact }, list: [1, 2] };
+    expect(cliCommand({ workflow: "contacts" }, inputs, "my run")).toBe(
+      "foldase run contacts --input n=3 --input 'title=two words' --input file=sha256:ab --input 'list=[1,2]' --name 'my run'",
+    );
+    const curl = curlCommand("http://127.0.0.1:8420", { workflow: "contacts" }, { n: 3 }, "");
+    expect(curl).toContain("http://127.0.0.1:8420/api/v1/runs");
+    expect(curl).toContain(`-d '{"workflow":"contacts","inputs":{"n":3}}'`);
+  });
+});
+
+describe("addresses", () => {
+  it("keep the filter and drop what makes no sense", () => {
+    expect(runsSearch({ state: "failed", q: "x" })).toEqual({ state: "failed", q: "x" });
+    expect(runsSearch({ state: "exploded", q: 12 })).toEqual({ state: undefined, q: "12" });
+  });
+});
+
+describe("findOutputs", () => {
+  const item = (type: string, digest: string, output: string, isOutput: boolean) => ({
+    step: isOutput ? null : "step",
+    output,
+    artifact: { digest, type, size: 1, name: output, media_type: "" },
+    run_output: isOutput,
+  });
+
+  it("sorts by kind, lists the same bytes once and prefers the outputs of the run", () => {
+    const found = findOutputs([
+      item("predictions", "sha256:1", "predictions", false),
+      item("model", "sha256:2", "model", false),
+      item("predictions", "sha256:1", "best", true),
+      item("table", "sha256:3", "scores", false),
+    ]);
+    expect(found.predictions.map(({ label }) => label)).toEqual(["best"]);
+    expect(found.tables.map(({ label }) => label)).toEqual(["step: scores"]);
+    expect([found.structures, found.reports]).toEqual([[], []]);
+  });
+});
+
+describe("readScores", () => {
+  const document = {
+    precision: {
+      L: {
+        prior: 0.3,
+        model: 0.9,
+        couplings_mean_field: 0.5,
+        couplings_pseudolikelihood: 0.6,
+        couplings: 0.6,
+        odd: 1,
+      },
+      "L/2": { prior: 0.4, model: 0.95 },
+    },
+    bootstrap: {
+      model_minus_best_classical: { L: { mean: 0.3, low: 0.2, high: 0.4 }, broken: { mean: "x" } },
+    },
+    lddt: 0.8,
+    families: 40,
+  };
+
+  it("orders methods and keeps unknown ones at the end", () => {
+    const scores = readScores(document);
+    expect(scores?.cuts).toEqual(["L", "L/2"]);
+    expect(scores?.rows.map((row) => row.method)).toEqual([
+      "model",
+      "couplings_pseudolikelihood",
+      "couplings_mean_field",
+      "prior",
+      "odd",
+    ]);
+    expect(scores?.rows[1]?.values).toEqual([0.6, null]);
+    expect(scores?.comparisons).toEqual([
+      {
+        label: "Model minus the best classical method",
+        intervals: [{ cut: "L", mean: 0.3, low: 0.2, high: 0.4 }],
+      },
+    ]);
+    expect(scores?.figures.map((figure) => figure.value)).toEqual([0.8, 40]);
+  });
+
+  it("is nothing for other documents", () => {
+    for (const other of [null, [], 3, {}, { precision: {} }, { precision: 1 }])
+      expect(readScores(other)).toBeNull();
+  });
+});
