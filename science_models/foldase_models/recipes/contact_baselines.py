@@ -57,6 +57,14 @@ class Tuned:
     precision: float
     tried: dict[Setting, float] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, float | bool]:
+        """What the evaluation's table says of it."""
+        return {
+            "strength": self.setting.strength,
+            "weighted": self.setting.weighted,
+            "precision_when_tuned": self.precision,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:

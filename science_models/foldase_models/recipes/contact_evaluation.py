@@ -106,15 +106,7 @@ def evaluate(
         "training_families": len(training),
         "tuning_families": min(tuning_families, len(training)),
         "largest_overlap_with_training": overlap,
-        "baselines": {
-            method: {
-                "strength": one.setting.strength,
-                "weighted": one.setting.weighted,
-                "precision_when_tuned": one.precision,
-                **fits[method],
-            }
-            for method, one in tuned.items()
-        },
+        "baselines": {method: {**one.to_json(), **fits[method]} for method, one in tuned.items()},
         "per_family": per_family,
     }
 
