@@ -36,6 +36,12 @@ def test_every_address_of_the_app_gives_its_page(built: Running, path: str) -> N
     assert answer.headers["etag"]
 
 
+def test_names_with_dots_in_addresses(built: Running) -> None:
+    visit = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert "the app" in built.anonymous().get("/runs/r1/steps/fold[1abc.cif]", headers=visit).text
+    problem(built.anonymous().get("/assets/gone.js", headers=visit), 404, "not_found")
+
+
 def test_hashed_files_are_kept_and_compressed(built: Running) -> None:
     answer = built.anonymous().get("/assets/main-a1b2c3.js")
     assert answer.text == SCRIPT

@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
+from starlette.datastructures import Headers
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -38,10 +39,6 @@ npm run build</pre>
 class Page(StaticFiles):
     """Files where they exist; ``index.html`` for addresses that only the app in the browser knows."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(directory=folder, check_dir=False)
-        self.folder = folder
-
     async def check_config(self) -> None:
         """The folder may be built while the server runs, so nothing is required of it."""
 
@@ -51,12 +48,13 @@ class Page(StaticFiles):
             message = "this address does not take that method"
             raise HttpError(message, status=405, code="method", headers={"Allow": "GET, HEAD"})
         full_path, found = self._look_up(path)
+        hashed = PurePosixPath(path).parts[:1] == ("assets",)
         if found is not None and stat.S_ISREG(found.st_mode):
             response = self.file_response(full_path, found, scope)
-            hashed = PurePosixPath(path).parts[:1] == ("assets",)
             response.headers["Cache-Control"] = _IMMUTABLE if hashed else _REVALIDATE
             return response
-        if PurePosixPath(path).suffix and path != "index.html":
+        visit = "text/html" in Headers(scope=scope).get("accept", "")
+        if hashed or (PurePosixPath(path).suffix and not visit):
             raise HttpError("there is nothing at this address", status=404, code="not_found")
         index_path, index = self._look_up("index.html")
         if index is None:
@@ -87,4 +85,4 @@ class PageOrApi:
 
 def page(folder: Path) -> ASGIApp:
     """The page, compressed on the way."""
-    return GZipMiddleware(Page(folder), minimum_size=1024, compresslevel=6)
+    return GZipMiddleware(Page(directory=folder, check_dir=False), minimum_size=1024, compresslevel=6)
