@@ -61,7 +61,8 @@ def test_shapes_and_symmetry(model):
     assert out.contact_logits.shape == (2, 11, 11)
     assert out.distogram_logits.shape == (2, 11, 11, TINY.distance_bins)
     assert out.coords.shape == (2, 11, 3)
-    assert out.confidence_logits.shape == (2, 11, TINY.confidence_bins)
+    assert out.confidence.shape == out.confidence_spread.shape == (2, 11)
+    assert (out.confidence_spread > 0).all()
     assert torch.equal(out.contact_logits, out.contact_logits.mT)
     assert torch.allclose(out.distance, out.distance.mT, atol=1e-5)
     assert ((out.confidence > 0) & (out.confidence < 1)).all()
@@ -100,7 +101,7 @@ def test_recycling_changes_the_answer_and_has_no_gradient_through(model):
 
 def test_confidence_does_not_train_what_it_judges(model):
     out = model(letters(1, 6, 11), letters(1, 20, 11))
-    out.confidence_logits.square().sum().backward()
+    (out.confidence + out.confidence_spread).sum().backward()
     touched = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert touched == {"confidence_head"}
 

@@ -73,9 +73,7 @@ def parameter_count(config: ContactModelConfig) -> int:
         + _outer_product(c, config.outer_width)
     )
     recycling = 2 * c + config.distance_bins * c
-    confidence = (
-        2 * c + 2 * _linear(c, c) + _linear(4, c) + _linear(2 * c + 1, c) + _linear(c, config.confidence_bins)
-    )
+    confidence = 2 * c + 2 * _linear(c, c) + _linear(4, c) + _linear(2 * c + 4, c) + _linear(c, 2) + 1
     heads = 2 * c + _linear(c, 1) + _linear(c, config.distance_bins) + confidence
     return embedder + recycling + config.blocks * block_parameters(config) + heads
 

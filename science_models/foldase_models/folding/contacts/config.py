@@ -24,7 +24,6 @@ class ContactModelConfig:
         max_offset: sequence offsets beyond it are seen as equal.
         distance_first, distance_last, distance_bins: bins of the distogram, A; the first and the last bin
             are open.
-        confidence_bins: bins of predicted lDDT over 0 to 1.
         contact_cutoff, min_separation: what counts as a contact in the training data, A and residues.
     """
 
@@ -42,7 +41,6 @@ class ContactModelConfig:
     distance_first: float = 4.0
     distance_last: float = 26.0
     distance_bins: int = 24
-    confidence_bins: int = 20
     contact_cutoff: float = 7.0
     min_separation: int = 4
 

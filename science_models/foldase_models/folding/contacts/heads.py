@@ -1,6 +1,6 @@
 """What is read off the pair representation: contacts, distances, confidence.
 
-Shapes: B proteins, S sequences, N residues, c channels, D distance bins, K confidence bins.
+Shapes: B proteins, N residues, c channels, D distance bins.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from torch import nn
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.trace import LDDT_RADIUS, LDDT_THRESHOLDS
 from foldase_models.layers.primitives import Linear
+
+_TINY = 1e-3
+_LEAST_SPREAD = 0.02
+"""Of a predicted lDDT: the loss stays finite where a prediction happens to be exact."""
 
 
 class DistanceBins(nn.Module):
@@ -77,53 +81,58 @@ class PairHead(nn.Module):
 
 
 class ConfidenceHead(nn.Module):
-    """Predicts the lDDT of each residue of the trace, as in AlphaFold 2 (algorithm 29) but from pairs.
+    """Predicts the lDDT of each residue of the trace: its mean and how far off that mean may be.
 
-    It sees the pair representation and how well the trace agrees with the distogram. Gradients stop here:
+    The start is what the distogram itself expects of the trace, residue by residue; a network over the pair
+    representation and the agreement of trace and distogram corrects it. Gradients stop at the inputs:
     confidence never changes what it judges.
     """
 
     def __init__(self, config: ContactModelConfig) -> None:
         super().__init__()
         width = config.width
-        self.bins = config.confidence_bins
         self.layer_norm = nn.LayerNorm(width)
         self.linear_z = Linear(width, width)
         self.linear_geometry = Linear(4, width)
-        self.linear_1 = Linear(2 * width + 1, width, init="relu")
+        self.linear_1 = Linear(2 * width + 4, width, init="relu")
         self.linear_2 = Linear(width, width, init="relu")
-        self.linear_3 = Linear(width, self.bins, init="final")
+        self.linear_3 = Linear(width, 2, init="final")
+        self.gain = nn.Parameter(torch.ones(1))
 
     def forward(
         self, z: torch.Tensor, distogram: torch.Tensor, coords: torch.Tensor, bins: DistanceBins
-    ) -> torch.Tensor:
-        """Logits over lDDT.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of lDDT, 0 to 1, both ``[B, N]``.
 
         Args:
             z: pair representation ``[B, N, N, c_z]``.
             distogram: its logits ``[B, N, N, D]``.
             coords: the trace ``[B, N, 3]``, A.
             bins: of the distogram.
-
-        Returns:
-            ``[B, N, K]``.
         """
         z, distogram = z.detach(), distogram.detach()
         built = torch.cdist(coords, coords)
-        _, spread = bins.moments(distogram)
+        mean, spread = bins.moments(distogram)
         kept, counted = bins.expected_kept(distogram, built)
-        counted = counted * (1.0 - torch.eye(built.shape[-1], device=built.device))
-        share = counted / counted.sum(-1, keepdim=True).clamp(min=1e-3)
-        geometry = self.linear_geometry(torch.stack((kept, counted, spread / 4, built / 10), -1))
-        pairs = torch.relu(self.linear_z(self.layer_norm(z)) + geometry)
-        expected = (share * kept).sum(-1, keepdim=True)
-        pooled = (pairs.mean(-2), torch.einsum("bij,bijc->bic", share, pairs), expected)
+        index = torch.arange(built.shape[-1], device=built.device)
+        # Bonds have their length in every trace.
+        counted = counted * ((index[:, None] - index[None]).abs() > 1)
+        share = counted / counted.sum(-1, keepdim=True).clamp(min=_TINY)
+        expected = (share * kept).sum(-1)
+        # Each feature brought near to mean 0 and variance 1 on the demonstration's families.
+        residue = torch.stack(
+            (
+                15.0 * (expected - 0.6),
+                2.0 * ((share * spread).sum(-1) - 1.5),
+                3.0 * ((share * (built - mean).abs()).sum(-1) - 0.7),
+                (counted.sum(-1) - 15.0) / 5.0,
+            ),
+            -1,
+        )
+        geometry = torch.stack((3.0 * (kept - 0.6), counted, 1.5 * (spread - 1.5), (built - 10.0) / 5.0), -1)
+        pairs = torch.relu(self.linear_z(self.layer_norm(z)) + self.linear_geometry(geometry))
+        pooled = (pairs.mean(-2), torch.einsum("bij,bijc->bic", share, pairs), residue)
         hidden = torch.relu(self.linear_1(torch.cat(pooled, -1)))
-        hidden = torch.relu(self.linear_2(hidden))
-        out: torch.Tensor = self.linear_3(hidden)
-        return out
-
-    def expected(self, logits: torch.Tensor) -> torch.Tensor:
-        """Expected lDDT ``[B, N]``, 0 to 1."""
-        centres = (torch.arange(self.bins, device=logits.device) + 0.5) / self.bins
-        return torch.softmax(logits, -1) @ centres
+        shift, width = self.linear_3(torch.relu(self.linear_2(hidden))).unbind(-1)
+        centre = torch.sigmoid(self.gain * torch.logit(expected.clamp(0.02, 0.98)) + shift)
+        return centre, nn.functional.softplus(width - 2.2) + _LEAST_SPREAD

@@ -29,7 +29,7 @@ def contact_losses(
     """The weighted sum, and its parts with the mean lDDT of the trace.
 
     Contacts are scored by cross-entropy over pairs at least ``config.min_separation`` apart, distances over
-    pairs that are not neighbours, confidence against the lDDT of the trace that was built.
+    pairs that are not neighbours, confidence by the likelihood of the true lDDT of the trace that was built.
 
     Args:
         output: of the model.
@@ -47,8 +47,7 @@ def contact_losses(
     true_bins = bins.index(torch.cdist(coords, coords)[:, i, j])
     distance = functional.cross_entropy(output.distogram_logits[:, i, j].flatten(0, 1), true_bins.flatten())
     lddt = lddt_ca(output.coords, coords)
-    classes = (lddt * config.confidence_bins).long().clamp(max=config.confidence_bins - 1)
-    confidence = functional.cross_entropy(output.confidence_logits.flatten(0, 1), classes.flatten())
+    confidence = functional.gaussian_nll_loss(output.confidence, lddt, output.confidence_spread.square())
     parts = {"contact": contact, "distance": distance, "confidence": confidence}
     total = sum(WEIGHTS[name] * part for name, part in parts.items())
     assert isinstance(total, torch.Tensor)

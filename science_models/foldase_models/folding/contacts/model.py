@@ -1,7 +1,7 @@
 """The contact model: letters in, contacts, distances, a trace and its confidence out.
 
 Shapes: B proteins, S rows for the Evoformer, E rows for the outer product, N residues, Q letters,
-c channels, D distance bins, K confidence bins. Lengths in A.
+c channels, D distance bins. Lengths in A.
 
 The pair representation starts from sequence offsets, column compositions and the covariance of all E rows;
 Evoformer blocks (:mod:`foldase_models.layers`) refine it together with S of the rows; the result is fed
@@ -32,16 +32,16 @@ class ContactOutput:
         distogram_logits: ``[B, N, N, D]``, symmetric.
         distance: expected distances ``[B, N, N]``, A.
         coords: C-alpha trace ``[B, N, 3]``, A; its handedness is arbitrary.
-        confidence_logits: ``[B, N, K]`` over the lDDT of the trace.
-        confidence: expected lDDT ``[B, N]``, 0 to 1.
+        confidence: expected lDDT of the trace ``[B, N]``, 0 to 1.
+        confidence_spread: its standard deviation ``[B, N]``.
     """
 
     contact_logits: torch.Tensor
     distogram_logits: torch.Tensor
     distance: torch.Tensor
     coords: torch.Tensor
-    confidence_logits: torch.Tensor
     confidence: torch.Tensor
+    confidence_spread: torch.Tensor
 
 
 class InputEmbedder(nn.Module):
@@ -145,12 +145,12 @@ class ContactModel(nn.Module):
     def _heads(self, z: torch.Tensor) -> ContactOutput:
         distogram, mean, spread = self._distances(z)
         coords = trace_from_distances(mean.detach(), spread.detach())
-        confidence_logits = self.confidence_head(z, distogram, coords, self.distance_bins)
+        confidence, doubt = self.confidence_head(z, distogram, coords, self.distance_bins)
         return ContactOutput(
             contact_logits=self.contact_head(z).squeeze(-1),
             distogram_logits=distogram,
             distance=mean,
             coords=coords,
-            confidence_logits=confidence_logits,
-            confidence=self.confidence_head.expected(confidence_logits),
+            confidence=confidence,
+            confidence_spread=doubt,
         )

@@ -1,0 +1,53 @@
+"""What operations there are and where their sources lie. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of this package.
+
+    Attributes:
+        name: of the public function.
+        folder: in this package and, for compiled sources, in ``csrc``.
+        backends: implementations that exist, the definition first.
+        summary: in a few words.
+    """
+
+    name: str
+    folder: str
+    backends: tuple[str, ...]
+    summary: str
+
+
+OPERATIONS = (
+    Operation(
+        name="evoformer_attention",
+        folder="attention",
+        backends=("reference", "cpu"),
+        summary="attention with trainable biases, mask, gate and log-sum-exp",
+    ),
+)
+
+SOURCE_SUFFIXES = (".cu", ".cuh", ".cpp", ".h")
+
+
+def source_folder() -> Path | None:
+    """The folder of the compiled sources: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "csrc", package.parent / "csrc"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def sources(operation: Operation) -> list[Path]:
+    """The compiled sources of an operation, sorted; none where it has no compiled backend."""
+    folder = source_folder()
+    if folder is None:
+        return []
+    found = (folder / operation.folder).glob("*")
+    return sorted(path for path in found if path.suffix in SOURCE_SUFFIXES)
