@@ -62,6 +62,7 @@ def test_couplings_real_alignment(real, record_property):
 
 
 @pytest.mark.verify
+@pytest.mark.timeout(2400)  # half a minute on a quiet machine
 def test_couplings_real_alignment_pseudolikelihood(real, record_property):
     mean_field, _ = _precision(real, "mean_field", record_property)
     reached, found = _precision(real, "pseudolikelihood", record_property)

@@ -34,7 +34,7 @@ class Bar:
 
 def bars(items: Sequence[Bar], *, title: str) -> str:
     """Horizontal bars from 0 to 1 with whiskers."""
-    row, left, width = 24, 190, 300
+    row, left, width = 24, 190, 220
     height = row * len(items) + 26
     parts = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):

@@ -19,7 +19,9 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
 p { max-width: 46rem; } .muted, figcaption, caption { color: var(--muted); }
 figure { margin: 0; } figcaption { font-size: .88rem; max-width: 34rem; }
-.row { display: flex; flex-wrap: wrap; gap: 1.6rem 2rem; }
+.bars, .maps { display: grid; gap: 1.4rem 2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 29rem), 1fr)); }
+.maps { grid-template-columns: repeat(auto-fill, minmax(min(100%, 16.25rem), 1fr)); }
 svg { max-width: 100%; height: auto; }
 .facts { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .facts div { background: var(--soft); border-radius: .5rem; padding: .6rem .9rem; min-width: 9rem; }

@@ -189,7 +189,7 @@ def _score_sections(scores: Mapping[str, Any] | None) -> list[Section]:
         "paired: the same families are drawn for all methods, and the best classical method is chosen anew "
         "in every drawing."
     )
-    sections = [Section("Precision of contacts", head + f'<div class="row">{figures}</div>' + note)]
+    sections = [Section("Precision of contacts", head + f'<div class="bars">{figures}</div>' + note)]
     if scores["ablation"]:
         sections.append(Section("Ablation: columns shuffled", _ablation(scores["ablation"])))
     if "lddt" in scores:
@@ -260,7 +260,7 @@ def _map_sections(predictions: PredictionSet, scores: Mapping[str, Any] | None) 
         )
         pictures.append(figure(picture, f"{target}{why}: predicted below the diagonal, {known}.{precision}"))
     key = '<p><span class="key predicted">predicted</span> &nbsp; <span class="key truth">true</span></p>'
-    sections = [Section("Contact maps", key + f'<div class="row">{"".join(pictures)}</div>')]
+    sections = [Section("Contact maps", key + f'<div class="maps">{"".join(pictures)}</div>')]
     if len(predictions) == 1:
         sections.append(Section("Strongest pairs", _pairs(predictions.read(shown[0][0]), predictions)))
     else:
