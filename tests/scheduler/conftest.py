@@ -1,7 +1,10 @@
-"""A laboratory without workers: a virtual clock, operators that only have ports, an executor under control."""
+"""A laboratory without workers: a virtual clock, operators with ports only, an executor under control."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +24,7 @@ from foldase_workflows.contracts import (
     Resources,
     StepContext,
 )
-from foldase_workflows.contracts.ports import File
+from foldase_workflows.contracts.ports import File, Tree
 from foldase_workflows.spec import bind_inputs, check, load_workflow
 
 GIB = 2**30
@@ -84,6 +87,21 @@ class Write(Operator[WriteInputs, WriteOutputs]):
         raise NotImplementedError
 
 
+class GrowOutputs(Ports):
+    tree: Tree
+
+
+class Grow(Operator[WriteInputs, GrowOutputs]):
+    name = "test.grow"
+    version = 1
+    help = "writes a tree"
+    Inputs = WriteInputs
+    Outputs = GrowOutputs
+
+    def run(self, inputs: WriteInputs, context: StepContext) -> GrowOutputs:
+        raise NotImplementedError
+
+
 class CountInputs(Ports):
     file: File
 
@@ -99,7 +117,7 @@ class Count(Operator[CountInputs, AddOutputs]):
         raise NotImplementedError
 
 
-OPERATORS = (Add(), AddBetter(), Dice(), Large(), Write(), Count())
+OPERATORS = (Add(), AddBetter(), Dice(), Large(), Write(), Grow(), Count())
 
 
 class VirtualClock:
@@ -136,6 +154,10 @@ class FakeExecutor:
         self.cancelled: list[tuple[TaskId, float]] = []
         self.reports: list[Report] = []
         self.polls = 0
+        self.log_bytes = 0
+        self.compute: Callable[[Task], dict[str, Any]] = lambda task: compute(task, store)
+        self.on_claim: Callable[[Task], None] = lambda task: None
+        self.on_poll: Callable[[list[Report]], None] = lambda reports: None
 
     def total(self) -> Resources:
         return self.capacity
@@ -148,6 +170,7 @@ class FakeExecutor:
 
     def submit(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
+            self.on_claim(task)
             self.submitted.append(task)
             self.held[id_of(task)] = task
             if self.automatic:
@@ -163,6 +186,7 @@ class FakeExecutor:
     def poll(self, timeout_seconds: float) -> list[Report]:
         self.polls += 1
         reports, self.reports = self.reports, []
+        self.on_poll(reports)
         return reports
 
     def running(self) -> frozenset[TaskId]:
@@ -178,8 +202,8 @@ class FakeExecutor:
 
     def succeed(self, task: Task, outputs: dict[str, Any] | None = None) -> None:
         self.held.pop(id_of(task), None)
-        made = outputs if outputs is not None else compute(task, self.store)
-        self.reports.append(Succeeded(task.run, task.step, task.fence, made))
+        made = outputs if outputs is not None else self.compute(task)
+        self.reports.append(Succeeded(task.run, task.step, task.fence, made, log_offset=self.log_bytes))
 
     def fail(self, task: Task, cause: Cause, **more: Any) -> None:
         self.held.pop(id_of(task), None)
@@ -205,6 +229,8 @@ def compute(task: Task, store: Store) -> dict[str, Any]:
     """What the operators of this file would give."""
     if task.operator.startswith("test.write"):
         return {"file": put_text(store, task.inputs["text"] or "empty").to_json()}
+    if task.operator.startswith("test.grow"):
+        return {"tree": put_tree(store).to_json()}
     if task.operator.startswith("test.count"):
         return {"sum": task.inputs["file"]["$artifact"]["size"]}
     return {"sum": task.inputs["a"] + task.inputs["b"]}
@@ -214,21 +240,38 @@ def put_text(store: Store, text: str) -> Any:
     return store.blobs.put_stream([text.encode()], type="file", name="text.txt")
 
 
+def put_tree(store: Store) -> Any:
+    with tempfile.TemporaryDirectory(dir=store.blobs.root.parent) as folder:
+        for name in ("zarr.json", "c0", "c1"):
+            Path(folder, name).write_text(f"content of {name}")
+        return store.blobs.put_tree(Path(folder), "tree", "tree", move=True)
+
+
 class Lab:
     """A store, a scheduler over it, and the executor it drives."""
 
-    def __init__(self, home: Path, clock: VirtualClock | None = None) -> None:
+    def __init__(self, home: Path, template: Path) -> None:
+        home.mkdir(exist_ok=True)
+        if not (home / "foldase.db").exists():
+            shutil.copy(template, home / "foldase.db")
         self.home = home
-        self.clock = clock or VirtualClock()
+        self.clock = VirtualClock()
         self.registry = Registry(OPERATORS)
         self.store = Store.at(home, clock=self.clock)
         self.executor = FakeExecutor(self.store)
         self.scheduler = Scheduler(self.store, self.registry, self.executor)
 
-    def submit(self, text: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
+    def submit(
+        self,
+        text: str,
+        inputs: dict[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        **more: Any,
+    ) -> str:
         checked = check(load_workflow(text), self.registry)
         submission = Submission.of(checked, bind_inputs(checked, inputs or {}), source=text, **more)
-        return self.store.requests.submit(submission)[0].id
+        return self.store.requests.submit(submission, idempotency_key=idempotency_key)[0].id
 
     def settle(self, limit: int = 200) -> None:
         """Tick until nothing happens any more."""
@@ -268,17 +311,29 @@ class Lab:
         self.scheduler = Scheduler(self.store, self.registry, self.executor)
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, made once: migrations are not what is tested here."""
+    home = tmp_path_factory.mktemp("template")
+    Store.at(home).close()
+    return home / "foldase.db"
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path)
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one, for tests that write much and survive no power loss anyway."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="foldase-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, template: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path, template)
     yield made
     made.store.close()
-
-
-@pytest.fixture
-def new_lab(tmp_path: Path) -> Callable[[str], Lab]:
-    """For tests that need several, and for those that make their own clocks."""
-    return lambda name: Lab(tmp_path / name)
 
 
 @pytest.fixture(scope="session")

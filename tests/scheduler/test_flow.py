@@ -36,8 +36,8 @@ def test_data_flows_along_the_references(lab):
     run = lab.run(DIAMOND, {"x": 5})
     assert run.summary.state == "succeeded"
     assert run.outputs == {"sum": 16 + 106}
-    assert [task.step for task in lab.executor.submitted][0] == "top"
-    assert [task.step for task in lab.executor.submitted][-1] == "bottom"
+    order = [task.step for task in lab.executor.submitted]
+    assert (order[0], order[-1]) == ("top", "bottom")
     assert run.summary.progress == 1.0
     assert run.summary.counts == {"succeeded": 4}
 

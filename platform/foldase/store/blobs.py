@@ -262,7 +262,7 @@ class BlobWriter:
             StorageFull: the disk is full.
         """
         digits = self._hash.hexdigest()
-        if expected is not None and hex_digits(expected.lower()) != digits:
+        if expected is not None and expected.lower().removeprefix("sha256:") != digits:
             raise BadInput(
                 f"the bytes have the digest sha256:{digits}, announced was {expected}", code="digest_mismatch"
             )
