@@ -166,6 +166,12 @@ def test_something_else_answers_at_that_address() -> None:
     assert caught.value.code == "unexpected_answer"
 
 
+def test_something_that_is_no_json_is_an_error_too() -> None:
+    with against((200, {}, b"<h1>hi</h1>")) as client, pytest.raises(FoldaseError) as caught:
+        client.get_run("r1")
+    assert caught.value.code == "unexpected_answer"
+
+
 def frames(*events: tuple[int, str, dict[str, Any]]) -> bytes:
     return b"".join(
         f"id: {n}\nevent: {kind}\ndata: {json.dumps(data)}\n\n".encode() for n, kind, data in events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_support import Command, environment
+from cli_support import WAIT, Command, environment
 
 from foldase.client import Client
 
@@ -176,6 +177,28 @@ def test_logs_follow_to_the_end_of_the_run(
     assert lines[1] == "wait | waited 0.0"
     assert float(lines[-1].split()[-1]) > 1.0
     assert client.get_run(run.id).is_over
+
+
+def test_logs_of_steps_that_run_side_by_side_come_as_they_are_written(
+    platform: Path, documents: Path, command: Command, client: Client
+) -> None:
+    text = WAIT.replace("    after: [first]\n", "")
+    twin = text[text.index("  wait:") : text.index("outputs:")].replace("  wait:", "  twin:", 1)
+    run = client.run(text.replace("outputs:", f"{twin}outputs:"), {"seconds": 2.0, "who": "twins"})
+    lines = command("logs", "-f", run.id).out.splitlines()
+    names = [line.split(" | ")[0] for line in lines]
+    assert {"wait", "twin"} <= set(names)
+    changes = sum(before != after for before, after in itertools.pairwise(names))
+    assert changes > 3, "lines of both steps alternate"
+
+
+def test_a_folder_that_cannot_be_written_is_told_without_a_traceback(
+    platform: Path, documents: Path, command: Command
+) -> None:
+    run = command("run", "greet.yaml", "--json").json["id"]
+    done = command("get", run, "letter", "-o", "/proc/nothing/letter.txt", "--json")
+    assert done.status == 1
+    assert done.problem["code"] in ("system", "cannot_write")
 
 
 def test_cancel_and_resume(platform: Path, documents: Path, command: Command, client: Client) -> None:

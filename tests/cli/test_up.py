@@ -198,10 +198,3 @@ def test_background_json_and_down_in_a_deep_folder(tmp_path: Path) -> None:
     assert json.loads(down.stdout)["stopped"] is True
     wait_until(lambda: not any(alive(mark) for mark in marks))
     assert foldase("down", "--home", str(home)).stdout.startswith("nothing runs")
-
-
-def test_down_ends_an_up_in_another_terminal(start) -> None:
-    up = start()
-    up.wait_for("sign in")
-    assert foldase("down", "--home", str(up.home)).returncode == 0
-    assert up.process.wait(60) == 0

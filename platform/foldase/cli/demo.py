@@ -46,15 +46,14 @@ def demo(home: Path | None, port: int | None, inputs: list[str]) -> Exit:
     with stopping(supervisor):
         announce(start(supervisor), folder, as_json=False, background=False)
         with _in_background(lambda: keep_running(supervisor)):
-            status.append(_experiment(folder, inputs))
-            if not leave:
-                _say("the page stays until Ctrl-C")
-                while True:
-                    time.sleep(3600)
+            stays = "" if leave else "the page stays until Ctrl-C; this is the result:"
+            status.append(_experiment(folder, inputs, before_result=stays))
+            while not leave:
+                time.sleep(3600)
     return status[0] if status else Exit.INTERRUPTED
 
 
-def _experiment(home: Path, inputs: list[str]) -> Exit:
+def _experiment(home: Path, inputs: list[str], *, before_result: str = "") -> Exit:
     began = time.monotonic()
     with Client(home=home) as client:
         submission = resolve(WORKFLOW)
@@ -71,6 +70,8 @@ def _experiment(home: Path, inputs: list[str]) -> Exit:
             "precision_at_L": _precision(client, finished),
             "seconds": round(time.monotonic() - began, 1),
         }
+    if before_result:
+        _say(before_result)
     print(json.dumps(result), flush=True)
     return Exit.OK if finished.state == "succeeded" else Exit.FAILED
 

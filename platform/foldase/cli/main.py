@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; nothing more can be said, not even by the interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return report(FoldaseError(f"{place}{error.strerror or error}", code="system"), as_json=as_json)
     except _UsageError as error:
         return _usage(error, as_json=as_json)
     return int(status or 0)

@@ -18,7 +18,7 @@ from foldase.cli import render
 from foldase.client import Client
 from foldase.client.models import Event, Json, Run, Step
 
-_REFRESH_PER_SECOND = 8
+_REFRESH_PER_SECOND = 4
 _PLAIN_STEP = 0.1
 _PLAIN_SECONDS = 30.0
 _ROWS_LEFT_FREE = 6
@@ -69,8 +69,9 @@ def _reporter(*, quiet: bool) -> Iterator[Reporter]:
     if not console.is_terminal:
         yield PlainLines(console)
         return
-    with Live(console=console, refresh_per_second=_REFRESH_PER_SECOND, transient=False) as live:
-        yield _LiveTable(live)
+    table = _LiveTable(console)
+    with Live(console=console, refresh_per_second=_REFRESH_PER_SECOND, get_renderable=table.draw):
+        yield table
 
 
 class _Silent:
@@ -121,12 +122,18 @@ class PlainLines:
 
 
 class _LiveTable:
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    """Drawn by the clock, not by events: elapsed times go on while nothing else happens."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._steps: list[Step] = []
 
     def show(self, event: Event, steps: dict[str, Step]) -> None:
-        height = max(self._live.console.size.height - _ROWS_LEFT_FREE, 5)
-        self._live.update(table_of(list(steps.values()), height))
+        self._steps = list(steps.values())
+
+    def draw(self) -> Table:
+        height = max(self._console.size.height - _ROWS_LEFT_FREE, 5)
+        return table_of(self._steps, height)
 
 
 def table_of(steps: list[Step], height: int) -> Table:

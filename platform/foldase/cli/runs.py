@@ -12,7 +12,7 @@ from foldase.cli import render
 from foldase.cli.outcome import Exit, print_json
 from foldase.cli.progress import watch
 from foldase.cli.typed import assignments, typed_inputs
-from foldase.client import Client, LogLine, Run, Step
+from foldase.client import Client, Run, Step
 from foldase.client.models import Json
 from foldase.client.outputs import unique_names
 from foldase.client.submission import resolve
@@ -138,7 +138,7 @@ def logs(
     """The log of a step, or of all steps that have run."""
     with Client(home=home) as client:
         try:
-            lines = _lines(client, run_id, step, attempt=attempt, follow=follow)
+            lines = client.logs(run_id, step, attempt=attempt, follow=follow)
             if as_json:
                 print_json({"lines": [line.raw for line in lines]})
                 return Exit.OK
@@ -149,33 +149,6 @@ def logs(
         except KeyboardInterrupt:
             return Exit.INTERRUPTED
     return Exit.OK
-
-
-def _lines(
-    client: Client, run_id: str, step: str | None, *, attempt: int | None, follow: bool
-) -> Iterator[LogLine]:
-    if step is not None:
-        yield from client.logs(run_id, step, attempt=attempt, follow=follow)
-        return
-    told: set[str] = set()
-    while True:
-        found = client.get_run(run_id)
-        started = [item for item in found.steps if item.attempt > 0 and item.items is None]
-        fresh = [item for item in started if item.id not in told]
-        for item in fresh:
-            told.add(item.id)
-            yield from client.logs(run_id, item.id, attempt=attempt, follow=follow)
-        if not follow or (found.is_over and not fresh):
-            return
-        if not fresh:
-            _wait_for_change(client, run_id, told)
-
-
-def _wait_for_change(client: Client, run_id: str, told: set[str]) -> None:
-    """Return when a step has begun whose log was not shown, or the run is over."""
-    for event in client.watch(run_id):
-        if event.kind == "step.state" and event.raw.get("attempt", 0) > 0 and event.raw["id"] not in told:
-            return
 
 
 def cancel(home: Path | None, run_id: str, *, as_json: bool) -> Exit:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from foldase.client import events, transfers
-from foldase.client.logs import LogReader
+from foldase.client.logs import LogReader, lines_of_run
 from foldase.client.models import Event, Json, LogLine, Run, RunSummary, StepDetail, Why, artifact_from
 from foldase.client.outputs import find_output, save
 from foldase.client.server import find_server
@@ -210,10 +210,19 @@ class Client:
         return found
 
     def logs(
-        self, run: str, step: str, *, attempt: int | None = None, follow: bool = False
+        self, run: str, step: str | None = None, *, attempt: int | None = None, follow: bool = False
     ) -> Iterator[LogLine]:
-        """The lines of a step's log, of its last attempt unless told; with ``follow`` until it is over."""
-        return LogReader(self._transport, _step(run, step), step).lines(attempt=attempt, follow=follow)
+        """The lines of a step's log, of its last attempt unless told; without a step, of all of them.
+
+        With ``follow`` also the lines to come, until the step (or the run) is over.
+        """
+
+        def reader(name: str) -> LogReader:
+            return LogReader(self._transport, _step(run, name), name)
+
+        if step is None:
+            return lines_of_run(partial(self.get_run, run), reader, follow=follow)
+        return reader(step).lines(attempt=attempt, follow=follow)
 
     def artifacts(self, run: str) -> list[Json]:
         """What a run made so far: its outputs first, then those of its steps."""

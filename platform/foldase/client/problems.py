@@ -50,12 +50,17 @@ def error_of(response: httpx.Response) -> FoldaseError:
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "code" not in problem:
-        return _BY_STATUS.get(response.status_code, FoldaseError)(
-            f"{response.request.url.host} answered {response.status_code} {response.reason_phrase}",
-            code="unexpected_answer",
-            hint="is this the address of a foldase server?",
-        )
+        return unexpected(response)
     return error_from_json(problem, response.status_code)
+
+
+def unexpected(response: httpx.Response) -> FoldaseError:
+    """The error for an answer that no server of ours gives."""
+    return _BY_STATUS.get(response.status_code, FoldaseError)(
+        f"{response.request.url.host} answered {response.status_code} {response.reason_phrase}",
+        code="unexpected_answer",
+        hint="is this the address of a foldase server?",
+    )
 
 
 def error_from_json(problem: Mapping[str, Any], status: int) -> FoldaseError:

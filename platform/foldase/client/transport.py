@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from foldase.client.problems import error_of
+from foldase.client.problems import error_of, unexpected
 from foldase.client.server import Server
 from foldase_workflows.contracts.errors import Unavailable
 
@@ -80,7 +80,12 @@ class Transport:
             method, path, params=params, body=body, headers=headers, repeatable=repeatable
         ) as response:
             response.read()
-            return response.json() if response.content else None
+            if not response.content:
+                return None
+            try:
+                return response.json()
+            except ValueError:
+                raise unexpected(response) from None
 
     @contextlib.contextmanager
     def open(
