@@ -10,6 +10,7 @@ from foldase_workflows.formats.structures import read_chain
 from foldase_workflows.formats.zarr_families import FamilySet
 from foldase_workflows.formats.zarr_msa import read_msa
 from foldase_workflows.formats.zarr_predictions import PredictionSet
+from foldase_workflows.operators import _machine
 from foldase_workflows.operators.alignment_read import OPERATOR as READ
 from foldase_workflows.operators.alignment_simulate import OPERATOR as SIMULATE
 from foldase_workflows.operators.contacts_couple import OPERATOR as COUPLE
@@ -159,6 +160,18 @@ def test_an_alignment_too_small_for_pairs_is_refused(run, tmp_path):
     with pytest.raises(BadInput) as caught:
         run(COUPLE, msa=msa)
     assert caught.value.code == "alignment_too_small"
+
+
+@pytest.mark.parametrize("method", ["mean_field", "pseudolikelihood"])
+def test_a_fit_that_cannot_fit_into_memory_is_not_begun(run, tmp_path, monkeypatch, method):
+    msa = run(READ, alignment=_write(tmp_path, "in.fasta", _homologues_of("ACDEFGHIKLMNPQRSTVWY", 5))).msa
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(_machine, "MEMORY", meminfo)
+    meminfo.write_text("MemTotal: 9999 kB\nMemAvailable:    1000 kB\n")
+    with pytest.raises(MemoryError, match=r"20 columns and 21 letters need about .* GiB"):
+        run(COUPLE, msa=msa, method=method)
+    meminfo.unlink()
+    assert run(COUPLE, msa=msa, method=method).scores["rows"] == 6
 
 
 def test_the_wrong_kind_of_tree_and_a_damaged_one_are_told_apart(run, families):
