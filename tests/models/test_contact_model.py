@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from counted_memory import peak_of
 from safetensors.torch import load_file, save_file
 
 from foldase_models.coevolution import FamilyConfig, random_chain, simulate_families
@@ -23,15 +24,19 @@ from foldase_models.folding.contacts.features import (
     shuffle_columns,
 )
 from foldase_models.folding.contacts.heads import DistanceBins
+from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.trace import BOND, lddt_ca, trace_from_distances
 from foldase_models.folding.contacts.weights import load_model, read_training, save_model
 from foldase_models.inference.contacts import predict_contacts
 from foldase_models.metrics import lddt, mirror_rmsd
 from foldase_models.planning import estimate_prediction, estimate_training, parameter_count
+from foldase_models.planning.contacts import activation_bytes
 
 TINY = ContactModelConfig(
     letters="ARND", width=8, blocks=1, heads=2, head_width=4, outer_width=4, sequences=6, recycles=1
 )
+PLANNED_MEMORY = 0.3
+"""How far a planned peak may be from the counted one."""
 SAME = 1e-4
 """float32 results of the same sums in another order."""
 
@@ -318,3 +323,26 @@ def test_configurations_and_plans_do_without_torch():
         "foldase_models.training.config, foldase_models.errors; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("residues", "proteins"), [(28, 4), (64, 1), (100, 1)])
+def test_planned_memory_is_near_what_is_counted(training, residues, proteins):
+    config = ContactModelConfig(letters="ARNDCQEG")
+    model = ContactModel(config).train(training)
+    rows = letters(proteins, config.sequences, residues)
+    extra = letters(proteins, 100, residues)
+    coords = torch.randn(proteins, residues, 3)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    def work():
+        with torch.set_grad_enabled(training):
+            out = model(rows, extra)
+            if training:
+                contacts = torch.zeros(proteins, residues, residues)
+                contact_losses(out, coords, contacts, config, model.distance_bins)[0].backward()
+
+    counted = peak_of(work)
+    planned = activation_bytes(config, residues, proteins, training=training)
+    assert abs(planned - counted) <= PLANNED_MEMORY * counted

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldase_kernels.attention.limits import SMALL_SCORES
 from foldase_models.folding.contacts.config import ContactModelConfig
 
 FLOAT = 4
@@ -91,14 +92,21 @@ def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> floa
     return config.blocks * (msa + pair + outer + covariance * S) + outer + covariance * extra
 
 
-def activation_bytes(config: ContactModelConfig, residues: int, *, training: bool) -> int:
-    """Bytes of activations of one protein: all of them in training, those alive at once in prediction."""
-    c, N, S = config.width, residues, config.sequences
-    tensors = 24 if training else 6
-    msa = tensors * S * N * c
-    pair = 2 * tensors * N * N * c + N * N * (config.outer_width**2 + 4 * config.distance_bins)
-    scores = config.heads * (S * N * N + N * S * S + 2 * N**3) if training and N <= 64 else 0
-    return FLOAT * ((msa + pair + scores) * (config.blocks if training else 1))
+def activation_bytes(config: ContactModelConfig, residues: int, proteins: int, *, training: bool) -> int:
+    """Bytes of tensors alive at the peak, weights and inputs apart; fitted to counts at a few sizes.
+
+    Attention keeps all scores of a call only below a limit, so long chains cost less than they look.
+    """
+    c, N, S, B = config.width, residues, config.sequences, proteins
+    calls = [B * config.heads * count for count in (S * N * N, N * S * S, N**3, N**3)]
+    kept = [count for count in calls if FLOAT * count <= SMALL_SCORES]
+    if training:
+        block = B * (24 * S * N * c + 44 * N * N * c + N * N * config.outer_width**2) + sum(kept)
+        heads = B * N * N * (40 * config.distance_bins + 8 * c)
+        return FLOAT * (config.blocks * block + heads)
+    block = 2 * max(kept, default=SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)
+    heads = B * N * N * (14 * config.distance_bins + 6 * c)
+    return FLOAT * max(block, heads)
 
 
 def estimate_training(
@@ -109,7 +117,7 @@ def estimate_training(
     passes = 3.0 + config.recycles / 2
     flops = passes * families_per_step * forward_flops(config, residues, rows)
     seconds = steps * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
-    memory = PROCESS_BYTES + families_per_step * activation_bytes(config, residues, training=True)
+    memory = PROCESS_BYTES + activation_bytes(config, residues, families_per_step, training=True)
     return ContactEstimate(parameters, _range(seconds), memory + 8 * FLOAT * parameters)
 
 
@@ -121,7 +129,7 @@ def estimate_prediction(
     passes = 1.0 + config.recycles
     flops = passes * forward_flops(config, residues, rows)
     seconds = proteins * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
-    memory = PROCESS_BYTES + activation_bytes(config, residues, training=False)
+    memory = PROCESS_BYTES + activation_bytes(config, residues, 1, training=False)
     return ContactEstimate(parameters, _range(seconds), memory + FLOAT * parameters)
 
 
