@@ -10,6 +10,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,14 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from sqlalchemy import select
 
 from foldase.scheduler import Failed, Started, Succeeded
@@ -102,17 +96,12 @@ class ModelStep:
         return "failed"
 
 
-class World(RuleBasedStateMachine):
-    """A laboratory and its model. The classes of the laboratory come from a fixture."""
+class Simulation:
+    """A laboratory, its model, and everything that may happen to them."""
 
-    parts: SimpleNamespace
-    template: Path
-    folder: Path
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.home = Path(tempfile.mkdtemp(dir=self.folder))
-        self.lab = self.parts.Lab(self.home, self.template)
+    def __init__(self, parts: SimpleNamespace, template: Path, folder: Path) -> None:
+        self.home = Path(tempfile.mkdtemp(dir=folder))
+        self.lab = parts.Lab(self.home, template)
         self.model: dict[tuple[str, str], ModelStep] = {}
         self.in_flight: list[Any] = []
         self.old: list[Any] = []
@@ -121,6 +110,7 @@ class World(RuleBasedStateMachine):
         self.seen: dict[tuple[str, str], str] = {}
         self.outputs: dict[tuple[str, str], str] = {}
         self.seq = 0
+        self.happened: Counter[str] = Counter()
         self.listen()
 
     def listen(self) -> None:
@@ -128,19 +118,27 @@ class World(RuleBasedStateMachine):
         self.lab.executor.on_claim = self.on_claim
         self.lab.executor.on_poll = self.on_poll
 
-    def teardown(self) -> None:
-        try:
-            self.everything_ends()
-        finally:
-            self.lab.store.close()
-            shutil.rmtree(self.home)
+    def close(self) -> None:
+        self.lab.store.close()
+        shutil.rmtree(self.home)
 
     # What the executor tells us
 
     def on_poll(self, reports: list[Any]) -> None:
         self.in_flight = list(reports)
 
+    def deliver(self) -> None:
+        """What was polled is committed."""
+        for report in self.in_flight:
+            step = self.model.get((report.run, report.step))
+            if step is not None:
+                step.delivered(report, cancelled=report.run in self.cancelled)
+        self.old += self.in_flight
+        self.in_flight = []
+
     def on_claim(self, task: Any) -> None:
+        # Claims are submitted after the commit, and a report may lead to the next claim at once.
+        self.deliver()
         key = (task.run, task.step)
         step = self.model.setdefault(key, ModelStep(state="ready"))
         step.claimed(task.fence)
@@ -155,106 +153,107 @@ class World(RuleBasedStateMachine):
         return {run for run in self.cancelled if self.lab.get(run).summary.finished}
 
     def tick(self) -> None:
-        before = self.in_flight
         self.lab.scheduler.tick()
         if self.lab.scheduler.trouble is None:
-            for report in self.in_flight:
-                step = self.model.get((report.run, report.step))
-                if step is not None:
-                    step.delivered(report, cancelled=report.run in self.cancelled)
-            self.old += self.in_flight
-            self.in_flight = []
-        else:
-            self.in_flight = before or self.in_flight
+            self.deliver()
 
-    # What may happen
+    # What may happen; ``pick`` chooses from a sequence
 
-    @initialize(x=st.integers(1, 3))
-    def first(self, x: int) -> None:
-        self.submit(x, [1, 2], go=True)
+    def act(self, name: str, pick: Any) -> None:
+        """One thing happens, unless there is nobody it could happen to."""
+        done = getattr(self, f"do_{name}")(pick)
+        if done is not False:
+            self.happened[name] += 1
 
-    @precondition(lambda self: len(self.runs) < 4)
-    @rule(x=st.integers(1, 3), n=st.lists(st.integers(1, 3), max_size=3), go=st.booleans())
-    def submit(self, x: int, n: list[int], go: bool) -> None:
-        self.runs.append(self.lab.submit(WORKFLOW, {"x": x, "n": n, "go": go}))
+    def do_submit(self, pick: Any) -> bool | None:
+        if len(self.runs) >= 4:
+            return False
+        inputs = {
+            "x": pick((1, 2, 3)),
+            "n": [pick((1, 2, 3)) for _ in range(pick((0, 1, 2, 3)))],
+            "go": pick((True, False)),
+        }
+        self.runs.append(self.lab.submit(WORKFLOW, inputs))
+        return None
 
-    @rule()
-    def let_it_decide(self) -> None:
+    def do_tick(self, pick: Any) -> None:
         self.tick()
 
-    @rule(seconds=st.sampled_from([0.5, 2.0, 4.0, 20.0]))
-    def time_passes(self, seconds: float) -> None:
-        self.lab.clock.advance(seconds)
+    def do_time_passes(self, pick: Any) -> None:
+        self.lab.clock.advance(pick((0.5, 2.0, 4.0, 20.0)))
         self.tick()
 
-    @rule(jump=st.sampled_from([-86400.0, -60.0, 60.0, 86400.0]))
-    def wall_clock_jumps(self, jump: float) -> None:
-        self.lab.clock.jump += jump
+    def do_wall_clock_jumps(self, pick: Any) -> None:
+        self.lab.clock.jump += pick((-86400.0, -60.0, 60.0, 86400.0))
 
-    @precondition(lambda self: self.lab.executor.held)
-    @rule(data=st.data())
-    def worker_starts(self, data: st.DataObject) -> None:
-        self.lab.executor.start(self.choose(data))
+    def held(self, pick: Any) -> Any:
+        held = self.lab.executor.held.values()
+        return pick(sorted(held, key=lambda task: (task.run, task.step))) if held else None
 
-    @precondition(lambda self: self.lab.executor.held)
-    @rule(data=st.data(), fraction=st.floats(0, 1))
-    def worker_progresses(self, data: st.DataObject, fraction: float) -> None:
-        self.lab.executor.progress(self.choose(data), fraction, message="at work", log_offset=10)
+    def do_worker_starts(self, pick: Any) -> bool | None:
+        task = self.held(pick)
+        return False if task is None else self.lab.executor.start(task)
 
-    @precondition(lambda self: self.lab.executor.held)
-    @rule(data=st.data())
-    def worker_succeeds(self, data: st.DataObject) -> None:
-        self.succeed(self.choose(data))
+    def do_worker_progresses(self, pick: Any) -> bool | None:
+        task = self.held(pick)
+        if task is None:
+            return False
+        self.lab.executor.progress(task, pick((0.0, 0.3, 1.0)), message="at work", log_offset=10)
+        return None
 
-    @precondition(lambda self: self.lab.executor.held)
-    @rule(data=st.data(), cause=st.sampled_from(CAUSES))
-    def worker_fails(self, data: st.DataObject, cause: Cause) -> None:
-        self.lab.executor.fail(self.choose(data), cause)
+    def do_worker_succeeds(self, pick: Any) -> bool | None:
+        task = self.held(pick)
+        return False if task is None else self.lab.executor.succeed(task)
 
-    @precondition(lambda self: self.lab.executor.held)
-    @rule(data=st.data())
-    def worker_vanishes(self, data: st.DataObject) -> None:
-        self.vanish(self.choose(data))
+    def do_worker_fails(self, pick: Any) -> bool | None:
+        task = self.held(pick)
+        return False if task is None else self.lab.executor.fail(task, pick(CAUSES))
 
-    @precondition(lambda self: self.old)
-    @rule(data=st.data())
-    def an_old_report_comes_again(self, data: st.DataObject) -> None:
-        self.lab.executor.reports.append(data.draw(st.sampled_from(self.old)))
+    def do_worker_vanishes(self, pick: Any) -> bool | None:
+        task = self.held(pick)
+        return False if task is None else self.vanish(task)
 
-    @precondition(lambda self: self.model)
-    @rule(data=st.data())
-    def a_zombie_reports_nonsense(self, data: st.DataObject) -> None:
-        run, step = data.draw(st.sampled_from(sorted(self.model)))
+    def do_old_report_comes_again(self, pick: Any) -> bool | None:
+        if not self.old:
+            return False
+        self.lab.executor.reports.append(pick(self.old))
+        return None
+
+    def do_zombie_talks_nonsense(self, pick: Any) -> bool | None:
+        if not self.model:
+            return False
+        run, step = pick(sorted(self.model))
         fence = self.model[run, step].fence - 1
         self.lab.executor.reports.append(Succeeded(run, step, fence, {"sum": -1}))
         self.lab.executor.reports.append(Started(run, step, fence, "zombie", "nowhere", 1))
+        return None
 
-    @rule(seed=st.integers(0, 2**16))
-    def reports_are_shuffled(self, seed: int) -> None:
-        random.Random(seed).shuffle(self.lab.executor.reports)
+    def do_reports_are_shuffled(self, pick: Any) -> None:
+        random.Random(pick(range(1000))).shuffle(self.lab.executor.reports)
 
-    @precondition(lambda self: self.runs)
-    @rule(data=st.data())
-    def somebody_cancels(self, data: st.DataObject) -> None:
-        run = data.draw(st.sampled_from(self.runs))
+    def do_cancel(self, pick: Any) -> bool | None:
+        if not self.runs:
+            return False
+        run = pick(self.runs)
         try:
             self.lab.store.requests.request_cancel(run)
         except Conflict:
-            return
+            return False
         self.cancelled.add(run)
         self.tick()
+        return None
 
-    @precondition(lambda self: 0 < len(self.runs) < 6)
-    @rule(data=st.data())
-    def somebody_resumes(self, data: st.DataObject) -> None:
-        run = data.draw(st.sampled_from(self.runs))
+    def do_resume(self, pick: Any) -> bool | None:
+        if not 0 < len(self.runs) < 6:
+            return False
         try:
-            self.runs.append(self.lab.store.requests.resume(run)[0].id)
+            self.runs.append(self.lab.store.requests.resume(pick(self.runs))[0].id)
         except Conflict:
-            return
+            return False
+        return None
 
-    @rule(workers_live=st.booleans())
-    def scheduler_dies(self, workers_live: bool) -> None:
+    def do_scheduler_dies(self, pick: Any) -> None:
+        workers_live = pick((True, False))
         if not workers_live:
             for task in list(self.lab.executor.held.values()):
                 self.vanish(task)
@@ -267,10 +266,9 @@ class World(RuleBasedStateMachine):
             if workers_live:
                 self.lab.executor.reports.append(report)
             else:
-                self.mark_vanished(report.run, report.step, report.fence)
+                self.model[report.run, report.step].vanished.add(report.fence)
 
-    @rule()
-    def disk_is_full_once(self) -> None:
+    def do_disk_is_full_once(self, pick: Any) -> None:
         real = self.lab.store.commits.commit
 
         def refuse(*_: Any) -> None:
@@ -282,9 +280,17 @@ class World(RuleBasedStateMachine):
         finally:
             self.lab.store.commits.commit = real
 
+    def vanish(self, task: Any) -> None:
+        self.lab.executor.vanish(task)
+        self.model[task.run, task.step].vanished.add(task.fence)
+
     # What must hold at any time
 
-    @invariant()
+    def look(self) -> None:
+        """Compare rows, counts and events with each other and with what was seen before."""
+        self.rows_move_along_the_diagram()
+        self.runs_agree_with_their_steps_and_events()
+
     def rows_move_along_the_diagram(self) -> None:
         with self.lab.store.database.read() as connection:
             rows = connection.execute(select(schema.step)).all()
@@ -307,7 +313,6 @@ class World(RuleBasedStateMachine):
                 assert row.attempt == 0 or row.state == "succeeded"
         assert used <= 4
 
-    @invariant()
     def runs_agree_with_their_steps_and_events(self) -> None:
         events = self.lab.store.events.after(self.seq, limit=100_000)
         assert [event.seq for event in events] == list(range(self.seq + 1, self.seq + 1 + len(events)))
@@ -322,22 +327,6 @@ class World(RuleBasedStateMachine):
             if found.summary.finished:
                 assert not {"pending", "ready", "running"} & set(leaves)
 
-    # Helpers
-
-    def choose(self, data: st.DataObject) -> Any:
-        held = sorted(self.lab.executor.held.values(), key=lambda task: (task.run, task.step))
-        return data.draw(st.sampled_from(held))
-
-    def succeed(self, task: Any) -> None:
-        self.lab.executor.succeed(task)
-
-    def vanish(self, task: Any) -> None:
-        self.lab.executor.vanish(task)
-        self.mark_vanished(task.run, task.step, task.fence)
-
-    def mark_vanished(self, run: str, step: str, fence: int) -> None:
-        self.model[run, step].vanished.add(fence)
-
     def everything_ends(self) -> None:
         """Liveness: once nothing goes wrong any more, every run reaches its end."""
         for _ in range(400):
@@ -347,7 +336,7 @@ class World(RuleBasedStateMachine):
                 if task.run in self.cancelled:
                     self.lab.executor.fail(task, Cause.CANCELLED)
                 else:
-                    self.succeed(task)
+                    self.lab.executor.succeed(task)
             self.tick()
             self.lab.clock.advance(LEASE_SECONDS / 4)
         self.rows_move_along_the_diagram()
@@ -383,23 +372,108 @@ class World(RuleBasedStateMachine):
             assert any(step.state == "failed" for step in states.values())
 
 
-COMMON = {
-    "deadline": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-    "print_blob": True,
+ACTIONS = {
+    "submit": 2,
+    "tick": 10,
+    "time_passes": 5,
+    "wall_clock_jumps": 1,
+    "worker_starts": 4,
+    "worker_progresses": 2,
+    "worker_succeeds": 8,
+    "worker_fails": 4,
+    "worker_vanishes": 2,
+    "old_report_comes_again": 2,
+    "zombie_talks_nonsense": 1,
+    "reports_are_shuffled": 2,
+    "cancel": 1,
+    "resume": 2,
+    "scheduler_dies": 1,
+    "disk_is_full_once": 1,
 }
+"""What may happen, and how often beside the others."""
+
+WEIGHTED = [name for name, weight in ACTIONS.items() for _ in range(weight)]
 
 
-def check(parts: SimpleNamespace, template: Path, folder: Path, how: settings) -> None:
-    World.parts, World.template, World.folder = parts, template, folder
-    run_state_machine_as_test(World, settings=how)
+class Machine(RuleBasedStateMachine):
+    """Hypothesis decides what happens, and finds the shortest story of a failure."""
+
+    make: Callable[[], Simulation]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = type(self).make()
+
+    @rule(story=st.lists(st.integers(0, 10**6), min_size=10, max_size=40))
+    def things_happen(self, story: list[int]) -> None:
+        self.world.act("submit", lambda options: options[story[0] % len(options)])
+        for number in story:
+            name = WEIGHTED[number % len(WEIGHTED)]
+            self.world.act(name, lambda options, n=number: options[n // len(WEIGHTED) % len(options)])
+            self.world.look()
+
+    def teardown(self) -> None:
+        try:
+            self.world.everything_ends()
+        finally:
+            self.world.close()
 
 
-def test_scheduler_against_the_model(parts, template, memory_folder):
-    check(parts, template, memory_folder, settings(max_examples=25, stateful_step_count=40, **COMMON))
+@pytest.fixture
+def make(parts: SimpleNamespace, template: Path, memory_folder: Path) -> Callable[[], Simulation]:
+    return lambda: Simulation(parts, template, memory_folder)
+
+
+def check(make: Callable[[], Simulation], examples: int, steps: int) -> None:
+    machine = type("Check", (Machine,), {"make": staticmethod(make)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
+        ),
+    )
+
+
+def simulate(make: Callable[[], Simulation], seed: int, steps: int) -> Counter[str]:
+    """A long story from a seed; says which one it was when it ends badly."""
+    world, chance = make(), random.Random(seed)
+    try:
+        for _ in range(steps):
+            world.act(chance.choice(WEIGHTED), chance.choice)
+            world.look()
+        world.everything_ends()
+    except BaseException:
+        print(f"seed {seed}, after {sum(world.happened.values())} things: {dict(world.happened)}")
+        raise
+    finally:
+        world.close()
+    return world.happened
+
+
+def test_scheduler_against_the_model(make):
+    check(make, examples=20, steps=4)
+
+
+def test_long_stories(make):
+    happened: Counter[str] = Counter()
+    for seed in range(12):
+        happened += simulate(make, seed, 150)
+    # Nothing is proven by what never happened.
+    assert happened.keys() == ACTIONS.keys()
 
 
 @pytest.mark.verify
-@pytest.mark.timeout(2400)
-def test_scheduler_against_the_model_for_long(parts, template, memory_folder):
-    check(parts, template, memory_folder, settings(max_examples=1500, stateful_step_count=60, **COMMON))
+@pytest.mark.timeout(2900)
+def test_many_long_stories(make):
+    for seed in range(1000, 2000):
+        simulate(make, seed, 200)
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(2900)
+def test_scheduler_against_the_model_for_long(make):
+    check(make, examples=1000, steps=6)
