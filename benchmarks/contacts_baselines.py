@@ -67,9 +67,16 @@ def families(arguments: argparse.Namespace) -> None:
             )
             settings[method] = tuned.to_json()
             for one in unseen:
-                found = score(known(one), method, tuned.setting, config.alphabet)
+                found = score(
+                    known(one),
+                    method,
+                    config.alphabet,
+                    strength=tuned.setting.strength,
+                    weighted=tuned.setting.weighted,
+                )
                 assert found.converged
-                reached.setdefault(method, []).append(_precision(found.scores, one, config))
+                scores = found.scores[tuned.setting.scoring]
+                reached.setdefault(method, []).append(_precision(scores, one, config))
         prior = SeparationPrior([one.contacts for one in training])
         for one in unseen:
             reached.setdefault("prior", []).append(_precision(prior.scores(config.length), one, config))

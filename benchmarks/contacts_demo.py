@@ -25,7 +25,7 @@ import torch
 from foldase_models.coevolution import FamilyConfig, simulate_families
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily, shuffle_columns
-from foldase_models.inference.contacts import ContactPrediction, predict_contacts
+from foldase_models.folding.contacts.predict import ContactPrediction, predict_contacts
 from foldase_models.recipes.contact_baselines import KnownFamily
 from foldase_models.recipes.contact_evaluation import Target, evaluate
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts

@@ -14,17 +14,17 @@ class Number(Ports):
 
 
 class Nothing(Operator[Number, Number]):
-    """Hands its number on."""
+    """Hands its number on, plus one: equal numbers would be one cached result."""
 
     name: ClassVar[str] = "benchmark.nothing"
     version: ClassVar[int] = 1
-    help: ClassVar[str] = "does nothing"
+    help: ClassVar[str] = "does next to nothing"
     Inputs = Number
     Outputs = Number
 
     def run(self, inputs: Number, context: StepContext) -> Number:
-        """Give back what came in."""
-        return inputs
+        """Give back what came in, plus one."""
+        return Number(value=inputs.value + 1)
 
 
 OPERATORS = (Nothing(),)

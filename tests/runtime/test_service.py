@@ -84,6 +84,20 @@ def test_the_folder_of_a_forged_record_is_left_alone(home: Path) -> None:
     assert precious.exists()
 
 
+def test_the_service_itself_needs_neither_ray_nor_torch() -> None:
+    code = "import sys, foldase.runtime.service; print([n for n in ('ray', 'torch') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_a_missing_operator_module_is_told_at_once(home: Path) -> None:
+    command = [sys.executable, "-m", "foldase.runtime.service", "--home", str(home)]
+    environment = {**os.environ, "FOLDASE_OPERATORS": "no_such_operators"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert found.returncode == 1
+    assert "no_such_operators" in found.stderr
+
+
 def test_one_service_per_state_folder(home: Path) -> None:
     first = LivePlatform(home, "--no-ray")
     first.start()
@@ -195,7 +209,8 @@ def test_killing_the_service_alone_ends_its_cluster(platform: LivePlatform) -> N
     assert len(before) > 5
     platform.process.kill()
     platform.process.wait()
-    deadline = time.monotonic() + 60
+    # Workers, scheduler and head go within seconds; Ray's two agents wait a minute for a head to come back.
+    deadline = time.monotonic() + 150
     while (left := [process for process in before if alive(process)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []

@@ -192,15 +192,15 @@ def test_signs_of_life_carry_progress(bench: Workbench, line: FakeLine) -> None:
 
 
 def test_the_note_names_the_present_task(tmp_path: Path) -> None:
-    note = Note(note_path(tmp_path, "w"))
-    assert Note.read(note_path(tmp_path, "w")) is None
-    note.write(TaskId("r1", "fold[a\nb]", 7))
-    assert Note.read(note_path(tmp_path, "w")) == TaskId("r1", "fold[a\nb]", 7)
-    note.write(TaskId("r1", "x" * 1000, 7))
-    assert Note.read(note_path(tmp_path, "w")) is None
+    path = note_path(tmp_path, "w")
+    assert Note.read(path) is None
+    note = Note(path)
+    assert Note.read(path) is None
+    for task in (TaskId("r1", "fold[a\nb]", 7), TaskId("r1", "x" * 1000, 7), TaskId("r1", "x" * 1000, 8)):
+        note.write(task)
+        assert Note.read(path) == Note.name_of(task)
     note.write(None)
-    assert Note.read(note_path(tmp_path, "w")) is None
-    assert Note.read(note_path(tmp_path, "nobody")) is None
+    assert Note.read(path) == Note.IDLE
 
 
 def test_taking_reports_acknowledges_those_taken_before() -> None:

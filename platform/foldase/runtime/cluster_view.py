@@ -28,6 +28,11 @@ class ClusterNode:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+def short_id(node: str) -> str:
+    """A node's id as people see it."""
+    return node[:12]
+
+
 def cluster_nodes() -> tuple[ClusterNode, ...]:
     """All nodes that Ray knows, dead ones too; may block while the head does not answer."""
     return tuple(
@@ -87,7 +92,7 @@ class Viewer:
             id=worker.name,
             name=worker.name,
             state=state,
-            node=worker.node[:12],
+            node=short_id(worker.node),
             pid=worker.process.pid if worker.process else None,
             run=current.run if current else None,
             step=current.step if current else None,
@@ -98,7 +103,7 @@ class Viewer:
 def _node_json(node: ClusterNode, cpus_used: float) -> Json:
     described = hardware_json(node.hardware)
     return {
-        "id": node.id[:12],
+        "id": short_id(node.id),
         "name": node.name,
         "alive": node.alive,
         "cpus": described["cpus"],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -168,26 +168,19 @@ class Fleet:
         """Tasks that no worker has."""
         return chain.from_iterable(self._waiting.values())
 
-    def drop(self, wanted: TaskId) -> Task | None:
-        """Take a waiting task out, if it is one."""
-        for queue in self._waiting.values():
-            for task in queue:
-                if task_id(task) == wanted:
-                    queue.remove(task)
-                    return task
-        return None
+    def drop(self, wanted: Collection[TaskId]) -> list[Task]:
+        """Take those of these tasks out that wait; returns them."""
+        dropped: list[Task] = []
+        for kind, queue in self._waiting.items():
+            found = [task for task in queue if task_id(task) in wanted]
+            if found:
+                dropped += found
+                self._waiting[kind] = deque(task for task in queue if task_id(task) not in wanted)
+        return dropped
 
     def drop_all(self, kind: Kind) -> list[Task]:
         """Take out all waiting tasks of a kind."""
         return list(self._waiting.pop(kind, ()))
-
-    def find(self, task: TaskId) -> tuple[Worker, Assigned] | None:
-        """The worker that has a task, if one has."""
-        for worker in self.workers.values():
-            assigned = worker.tasks.get(task)
-            if assigned is not None:
-                return worker, assigned
-        return None
 
     def fits_somewhere(self, task: Task) -> bool:
         """Whether a living node could run the task if nothing else ran there."""

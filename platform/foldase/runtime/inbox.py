@@ -29,6 +29,8 @@ class Inbox:
     def put(self, reports: Sequence[Report], *, acknowledge: bool = False) -> Future[None] | None:
         """Add reports; with ``acknowledge`` the future ends when they are committed."""
         committed: Future[None] | None = Future() if acknowledge else None
+        if not reports and committed is None:
+            return None
         with self._changed:
             self._parcels.append(_Parcel(tuple(reports), committed))
             self._changed.notify_all()

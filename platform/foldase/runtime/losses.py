@@ -59,7 +59,10 @@ def lost(task: Task, cause: Cause, how: str) -> Failed:
 def how_it_ended(error: str) -> str:
     """Ray's account of the end of a process, in a few words."""
     found = _DETAIL.search(error)
-    text = found.group(1).strip() if found else _first(error)
+    text = found.group(1).strip() if found else _first(error).strip().partition("\n")[0]
+    if "connection error code 2" in text:
+        # All that Ray knows of a process that ended without a word.
+        return "it was killed or it crashed"
     return text[:200] or "no reason is known"
 
 

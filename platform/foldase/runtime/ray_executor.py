@@ -6,15 +6,19 @@ happened is told by reports and heartbeats. Nothing is ever repeated by Ray itse
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
+import ray
+import ray.exceptions
+
 from foldase.runtime.attempt import timeout_error
-from foldase.runtime.cluster_view import ClusterNode, cluster_nodes
+from foldase.runtime.cluster_view import ClusterNode, cluster_nodes, short_id
 from foldase.runtime.crew import Adopted, CallFailed, Crew, Event, Gone, Ready, Recalled
 from foldase.runtime.fleet import Assigned, Fleet, Kind, Node, Send, StartWorker, Worker
 from foldase.runtime.inbox import Inbox
@@ -30,6 +34,8 @@ from foldase_workflows.contracts.errors import Cancelled, Unsatisfiable
 from foldase_workflows.contracts.failures import Cause
 from foldase_workflows.contracts.operator import Hardware, Resources
 
+logger = logging.getLogger(__name__)
+
 ADOPT_SECONDS = 10.0
 """How long a worker may take to answer a new scheduler before it is taken for frozen."""
 
@@ -37,6 +43,7 @@ _TICK_SECONDS = 0.25
 _NODES_SECONDS = 2.0
 _KILL_AGAIN_SECONDS = 15.0
 _MAX_START_FAILURES = 3
+_START_PAUSE_SECONDS = 1.0
 _BUSY_CPU_SECONDS = 0.5
 
 
@@ -45,9 +52,11 @@ class RayExecutor:
 
     Args:
         settings: how workers are run.
+        on_fault: called when a thread of this executor meets an error that nobody foresaw; must not return
+            to a life in which nobody watches over the workers.
     """
 
-    def __init__(self, settings: RuntimeSettings) -> None:
+    def __init__(self, settings: RuntimeSettings, on_fault: Callable[[BaseException], None]) -> None:
         self.pace = Pace()
         self.fleet = Fleet(self.pace, time.monotonic)
         self.nodes: tuple[ClusterNode, ...] = ()
@@ -59,11 +68,12 @@ class RayExecutor:
         self._crew = Crew(settings, secrets.token_hex(8), self._events.put)
         self._oom = OomCounter()
         self._start_failures: dict[Kind, int] = {}
+        self._on_fault = on_fault
         self._closed = threading.Event()
         self._see(cluster_nodes())
         self._adopt_all()
         for target in (self._watch_over, self._watch_nodes):
-            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+            threading.Thread(target=self._guarded, args=(target,), daemon=True).start()
 
     def total(self) -> Resources:
         """What all living nodes offer."""
@@ -95,14 +105,12 @@ class RayExecutor:
 
     def cancel(self, tasks: Iterable[TaskId], *, grace_seconds: float) -> None:
         """Ask tasks to stop; the worker of one that does not is killed after the grace."""
+        wanted = set(tasks)
         with self.lock:
-            for wanted in tasks:
-                waiting = self.fleet.drop(wanted)
-                found = self.fleet.find(wanted)
-                if waiting is not None:
-                    self._inbox.put([_ended(waiting, Cause.CANCELLED)])
-                elif found is not None:
-                    self._ask_to_stop(*found, Cause.CANCELLED, grace_seconds)
+            self._inbox.put([_ended(task, Cause.CANCELLED) for task in self.fleet.drop(wanted)])
+            for worker in self.fleet.workers.values():
+                chosen = [assigned for key, assigned in worker.tasks.items() if key in wanted]
+                self._ask_to_stop(worker, chosen, Cause.CANCELLED, grace_seconds)
 
     def poll(self, timeout_seconds: float) -> list[Report]:
         """What happened since the last call, whose reports are committed now."""
@@ -183,14 +191,24 @@ class RayExecutor:
             else:
                 self._crew.kill(action.name)
 
-    def _ask_to_stop(self, worker: Worker, assigned: Assigned, cause: Cause, grace_seconds: float) -> None:
-        if assigned.cancel is None:
+    def _ask_to_stop(
+        self, worker: Worker, chosen: Sequence[Assigned], cause: Cause, grace_seconds: float
+    ) -> None:
+        asked = [assigned for assigned in chosen if assigned.cancel is None]
+        for assigned in asked:
             assigned.cancel = cause
             assigned.kill_at = time.monotonic() + grace_seconds
-            key = task_id(assigned.task)
-            self._crew.cancel(worker.name, [key], cause)
-            if assigned.began_at is None:
-                self._crew.recall(worker.name, [key])
+        if asked:
+            self._crew.cancel(worker.name, [task_id(assigned.task) for assigned in asked], cause)
+        waiting = [task_id(assigned.task) for assigned in asked if assigned.began_at is None]
+        if waiting:
+            self._crew.recall(worker.name, waiting)
+
+    def _guarded(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:  # noqa: BLE001  # handed on to whoever owns this executor
+            self._on_fault(error)
 
     def _watch_over(self) -> None:
         looked = time.monotonic()
@@ -256,7 +274,7 @@ class RayExecutor:
                 continue
             limit = assigned.task.timeout_seconds
             if limit is not None and now - assigned.began_at > limit:
-                self._ask_to_stop(worker, assigned, Cause.TIMEOUT, self._settings.timeout_grace_seconds)
+                self._ask_to_stop(worker, [assigned], Cause.TIMEOUT, self._settings.timeout_grace_seconds)
             if assigned.kill_at is not None and now >= assigned.kill_at:
                 self._end(worker, "it did not stop when it was asked to")
                 return
@@ -283,13 +301,13 @@ class RayExecutor:
         self._crew.kill(worker.name)
 
     def _gone(self, event: Gone) -> None:
-        current = Note.read(note_path(self._settings.home, event.worker))
+        noted = Note.read(note_path(self._settings.home, event.worker))
         with self.lock:
             worker = self.fleet.workers.pop(event.worker, None)
             starting = worker is not None and worker.process is None
             left = list(worker.tasks.values()) if worker else []
         if worker is not None:
-            self._settle(worker, left, current, event.error)
+            self._settle(worker, left, _culprit(left, noted), event.error)
         self._crew.bury(event.worker)
         with self.lock:
             if worker is not None and starting:
@@ -318,7 +336,7 @@ class RayExecutor:
 
     def _failed_to_start(self, worker: Worker, error: str) -> None:
         failures = self._start_failures[worker.kind] = self._start_failures.get(worker.kind, 0) + 1
-        self.fleet.held_back[worker.kind] = time.monotonic() + min(30.0, 2.0**failures)
+        self.fleet.held_back[worker.kind] = time.monotonic() + _START_PAUSE_SECONDS * 2.0**failures
         if failures >= _MAX_START_FAILURES:
             how = worker.ended_because or how_it_ended(error)
             self._inbox.put([_no_worker(task, how) for task in self.fleet.drop_all(worker.kind)])
@@ -370,7 +388,11 @@ class RayExecutor:
 
     def _watch_nodes(self) -> None:
         while not self._closed.wait(_NODES_SECONDS):
-            nodes = cluster_nodes()
+            try:
+                nodes = cluster_nodes()
+            except ray.exceptions.RayError as error:
+                logger.warning("Ray does not tell its nodes: %s", error)
+                continue
             with self.lock:
                 self._see(nodes)
                 self._act()
@@ -390,9 +412,17 @@ class RayExecutor:
         }
 
 
+def _culprit(left: list[Assigned], noted: str | None) -> TaskId | None:
+    """The task that a lost worker was at: by its own note, or else the one that it began last."""
+    if noted is not None:
+        return next((key for key in (task_id(one.task) for one in left) if Note.name_of(key) == noted), None)
+    begun = [one for one in left if one.began_at is not None]
+    return task_id(max(begun, key=lambda one: one.began_at or 0.0).task) if begun else None
+
+
 def _started(task: Task, worker: Worker) -> Started:
     pid = worker.process.pid if worker.process else 0
-    return Started(task.run, task.step, task.fence, worker.name, worker.node, pid)
+    return Started(task.run, task.step, task.fence, worker.name, short_id(worker.node), pid)
 
 
 def _ended(task: Task, cause: Cause, how: str | None = None) -> Failed:

@@ -12,11 +12,15 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from foldase.runtime.cluster_view import Viewer
+from foldase.runtime.failures import first_line
 from foldase.runtime.loop import SchedulerLoop
 from foldase.runtime.processes import this_process
 from foldase.runtime.ray_executor import RayExecutor
@@ -24,8 +28,12 @@ from foldase.runtime.settings import SECRET_VARIABLES, RuntimeSettings
 from foldase.runtime.view import View
 from foldase.runtime.workbench import Beat, Delivery
 from foldase.store.store import Store
+from foldase_workflows.contracts.errors import FoldaseError
 from foldase_workflows.contracts.registry import default_registry
 
+logger = logging.getLogger(__name__)
+
+_LOG_BYTES = 8 << 20
 _READY_POLL_SECONDS = 0.05
 _CRASH_PAUSE_SECONDS = 1.0
 _SWITCH_SECONDS = 0.001
@@ -36,7 +44,7 @@ class SchedulerActor:
     """Named, detached, single: workers call ``deliver`` and ``beat``, the head ``ping`` and ``stop``."""
 
     def __init__(self, settings: RuntimeSettings) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        _log_to(settings.home / "scheduler.log")
         sys.setswitchinterval(_SWITCH_SECONDS)
         for variable in SECRET_VARIABLES:
             os.environ.pop(variable, None)
@@ -76,7 +84,7 @@ class SchedulerActor:
     def _run(self) -> None:
         try:
             store = Store.at(self._settings.home)
-            self._executor = RayExecutor(self._settings)
+            self._executor = RayExecutor(self._settings, self._crash)
             self._loop = SchedulerLoop(
                 store,
                 default_registry(),
@@ -87,17 +95,30 @@ class SchedulerActor:
             self._loop.run()
             store.close()
             self._ended.set()
-        except BaseException:
-            logging.getLogger(__name__).exception("the scheduler ends and will be started anew")
-            sys.stderr.flush()
-            time.sleep(_CRASH_PAUSE_SECONDS)
-            os._exit(1)
+        except BaseException as error:  # noqa: BLE001  # it ends the process
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        """End this process, so that Ray starts another; say why where people look."""
+        logger.error("the scheduler ends and is started anew", exc_info=error)
+        with suppress(FoldaseError):
+            store = Store.at(self._settings.home)
+            store.cluster.record("lost", f"the scheduler ended: {first_line(error)}")
+        time.sleep(_CRASH_PAUSE_SECONDS)
+        os._exit(1)
 
     def _look(self) -> View:
         executor = self._executor
         assert executor is not None
         with executor.lock:
             return self._viewer.view(executor.nodes, list(executor.fleet.workers.values()))
+
+
+def _log_to(path: Path) -> None:
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def start_scheduler(settings: RuntimeSettings, *, name: str, namespace: str) -> Any:

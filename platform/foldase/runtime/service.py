@@ -43,12 +43,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the service; returns 0 after it was asked to stop."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     home = options.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     try:
+        # A broken operator module would let every scheduler die; better not to begin.
+        default_registry()
         with _only_one(home):
             store = Store.at(home)
             if options.no_ray:
@@ -57,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
                 Supervisor(home, store, options, asked).run()
             _record(store, "stopped", "stopped")
             store.close()
-    except FoldaseError as error:
+    except (FoldaseError, ImportError) as error:
         logger.error("%s", error)
         return 1
     return 0

@@ -6,11 +6,13 @@ life are sent once and may get lost.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -32,7 +34,6 @@ LINGER_SECONDS = 0.01
 """While more tasks are at hand, results wait this long for company."""
 
 RETRY_SECONDS = (0.1, 2.0)
-_NOTE_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +265,15 @@ class Workbench:
                     if entry is not None and entry.attempt and isinstance(report, Succeeded):
                         over.append(entry.attempt)
         for attempt in over:
-            attempt.forget()
+            with suppress(OSError):
+                attempt.forget()
 
     def _pulse(self) -> None:
         last = 0.0
         while not self._closed:
-            self._capture.pump()
+            # A full disk must not look like a dead worker.
+            with suppress(OSError):
+                self._capture.pump()
             with self._changed:
                 current = self._current
             progress = current.attempt.step.take_progress() if current and current.attempt else None
@@ -295,24 +299,30 @@ class Workbench:
 class Note:
     """A small file that says which task a worker is at, for whoever finds the worker dead."""
 
+    IDLE = "-" * 64
+    """What it says between two tasks."""
+
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
 
     def write(self, task: TaskId | None) -> None:
-        """Put the task in the place of the one before. A name that is too long is left out."""
-        text = f"{task.run}\n{task.fence}\n{task.step}" if task else ""
-        line = text.encode(errors="replace")
-        os.pwrite(self._file, (line if len(line) <= _NOTE_BYTES else b"").ljust(_NOTE_BYTES, b"\0"), 0)
+        """Put the task in the place of the one before."""
+        with suppress(OSError):
+            os.pwrite(self._file, (self.IDLE if task is None else self.name_of(task)).encode("ascii"), 0)
 
     @staticmethod
-    def read(path: Path) -> TaskId | None:
-        """The task that was noted last; None when the worker was at none."""
+    def name_of(task: TaskId) -> str:
+        """A task in 64 characters, however long its names are."""
+        return hashlib.sha256(f"{task.run}\n{task.fence}\n{task.step}".encode(errors="replace")).hexdigest()
+
+    @staticmethod
+    def read(path: Path) -> str | None:
+        """What was noted last, see :meth:`name_of`; None when nothing is known."""
         try:
-            parts = path.read_bytes().rstrip(b"\0").decode(errors="replace").split("\n", 2)
-        except OSError:
+            return path.read_text(encoding="ascii") or None
+        except (OSError, ValueError):
             return None
-        return TaskId(parts[0], parts[2], int(parts[1])) if len(parts) == 3 else None
 
 
 def note_path(home: Path, worker: str) -> Path:

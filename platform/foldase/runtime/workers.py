@@ -105,11 +105,14 @@ class WorkerActor:
         self._config = config
         self._node = ray.get_runtime_context().get_node_id()
         workplace = Workplace(config.settings.home)
+        registry = default_registry()
+        # What an operator writes to a relative path goes with the worker.
+        os.chdir(workplace.scratch)
         self._bench = Workbench(
             config.name,
-            self._node,
+            self._node[:12],
             workplace,
-            default_registry(),
+            registry,
             SchedulerLine(),
             capture=ProcessCapture(config.settings.home / "workers", config.name),
             tidy=end_children,
