@@ -30,6 +30,15 @@ describe("applyRunEvents", () => {
     expect(Object.keys(next.steps[0] as object).sort()).toEqual(Object.keys(makeStep("a")).sort());
   });
 
+  it("forgets why a step waited or failed when its next state does not say so", () => {
+    const error = { cause: "oom_host", code: "x", message: "m", location: null, hint: null, step: null };
+    const run = makeRun([makeStep("a", { state: "ready", waiting_for: "2 cores", error })]);
+    const next = applyRunEvents(run, [event("step.state", { step: "a", state: "running", attempt: 2 })]);
+    expect(next.steps[0]).toMatchObject({ state: "running", waiting_for: null, error: null });
+    const progress = applyRunEvents(run, [event("step.progress", { step: "a", progress: 0.2 })]);
+    expect(progress.steps[0]).toMatchObject({ waiting_for: "2 cores", error });
+  });
+
   it("adds the items of a scatter that has just been expanded, after the known steps", () => {
     const next = applyRunEvents(makeRun([makeStep("a")]), [
       event("step.state", { step: "fold[1]", ...makeStep("fold[1]", { state: "ready" }) }),

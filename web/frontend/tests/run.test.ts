@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { filterLines, splitAtMatches } from "@/run/log-filter";
 import { forLog, toCurves } from "@/run/curves-data";
-import { firstFailure, groupSteps, mostTelling } from "@/run/step-groups";
+import { directDependencies, firstFailure, groupSteps, mostTelling } from "@/run/step-groups";
 import { splitLines } from "@/run/use-attempt-log";
 import { makeStep } from "./shapes";
 
@@ -41,6 +41,23 @@ describe("groupSteps", () => {
     ]);
     expect(group?.state).toBe("failed");
     expect(group && mostTelling(group)?.id).toBe("a[3]");
+  });
+});
+
+describe("directDependencies", () => {
+  it("leaves out what follows from other dependencies", () => {
+    const groups = groupSteps([
+      makeStep("simulate"),
+      makeStep("train", { after: ["simulate"] }),
+      makeStep("predict", { after: ["train", "simulate"] }),
+      makeStep("report", { after: ["predict", "train", "elsewhere"] }),
+    ]);
+    expect([...directDependencies(groups)]).toEqual([
+      ["simulate", []],
+      ["train", ["simulate"]],
+      ["predict", ["train"]],
+      ["report", ["predict"]],
+    ]);
   });
 });
 

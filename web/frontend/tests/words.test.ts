@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { asProblem, Problem, problemFrom } from "@/api/problem";
 import { cliCommand, curlCommand, shellQuote } from "@/new-run/equivalents";
-import { findOutputs } from "@/results/outputs";
+import { findOutputs, structuresOf } from "@/results/outputs";
 import { readScores } from "@/results/scores";
 import { splitCode } from "@/sign-in/one-time-code";
 import { formatAge, formatBytes, formatDuration, formatNumber, formatRange } from "@/ui/format";
@@ -133,6 +133,22 @@ describe("findOutputs", () => {
   });
 });
 
+describe("structuresOf", () => {
+  const shown = (digest: string, step: string | null) => ({
+    label: digest,
+    artifact: { digest, type: "", size: 1, name: "", media_type: "" },
+    step,
+  });
+
+  it("takes those of the same step, and never those of another", () => {
+    const structures = [shown("s1", "predict"), shown("s2", "predict_shuffled")];
+    expect(structuresOf(shown("p", "predict_shuffled"), structures)?.label).toBe("s2");
+    expect(structuresOf(shown("p", "couple"), structures)).toBeNull();
+    expect(structuresOf(shown("p", "couple"), structures.slice(0, 1))).toBeNull();
+    expect(structuresOf(shown("p", null), [shown("s", null)])?.label).toBe("s");
+  });
+});
+
 describe("readScores", () => {
   const document = {
     precision: {
@@ -146,11 +162,22 @@ describe("readScores", () => {
       },
       "L/2": { prior: 0.4, model: 0.95 },
     },
+    intervals: { L: { model: { mean: 0.9, low: 0.85, high: 0.93 } } },
     bootstrap: {
-      model_minus_best_classical: { L: { mean: 0.3, low: 0.2, high: 0.4 }, broken: { mean: "x" } },
+      model_minus_best_classical: {
+        L: { mean: 0.3, low: 0.2, high: 0.4, best: "mi_apc" },
+        "L/2": { mean: "x" },
+      },
+      samples: 10000,
+    },
+    ablation: {
+      L: { shuffled_minus_prior: 0.02, interval: [-0.01, 0.05], model_minus_prior: 0.6, ratio: 0.0333 },
     },
     lddt: 0.8,
     families: 40,
+    confidence: { pearson: 0.7, spearman: null },
+    schema_version: 1,
+    shared_energies: true,
   };
 
   it("orders methods and keeps unknown ones at the end", () => {
@@ -163,14 +190,23 @@ describe("readScores", () => {
       "prior",
       "odd",
     ]);
-    expect(scores?.rows[1]?.values).toEqual([0.6, null]);
-    expect(scores?.comparisons).toEqual([
-      {
-        label: "Model minus the best classical method",
-        intervals: [{ cut: "L", mean: 0.3, low: 0.2, high: 0.4 }],
-      },
+    expect(scores?.rows[0]?.scores).toEqual([
+      { value: 0.9, interval: { mean: 0.9, low: 0.85, high: 0.93 } },
+      { value: 0.95, interval: null },
     ]);
-    expect(scores?.figures.map((figure) => figure.value)).toEqual([0.8, 40]);
+    expect(scores?.rows[1]?.scores).toEqual([{ value: 0.6, interval: null }, null]);
+  });
+
+  it("reads margins, the ablation and the figures that people ask for", () => {
+    const scores = readScores(document);
+    expect(scores?.margins).toEqual([
+      { cut: "L", mean: 0.3, low: 0.2, high: 0.4, note: "best: Mutual information + APC" },
+    ]);
+    expect(scores?.ablation).toEqual([
+      { cut: "L", mean: 0.02, low: -0.01, high: 0.05, note: "3.3 % of the gain" },
+    ]);
+    expect(scores?.figures.map((figure) => figure.value)).toEqual([40, 0.8, 0.7]);
+    expect(scores?.sharesEnergies).toBe(true);
   });
 
   it("is nothing for other documents", () => {

@@ -8,6 +8,9 @@ function withoutEnvelope(data: EventData): Record<string, unknown> {
   return Object.fromEntries(Object.entries(data).filter(([name]) => !ENVELOPE.has(name)));
 }
 
+/** Fields that events leave out where there is nothing to say: their absence is news, too. */
+const UNSAID = { error: null, waiting_for: null };
+
 function countStates(steps: Iterable<StepSummary>): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const step of steps) counts[step.state] = (counts[step.state] ?? 0) + 1;
@@ -35,13 +38,14 @@ export function applyRunEvents(run: Run, events: readonly FeedEvent[]): Run {
   for (const { kind, data } of events) {
     if (data.run !== run.id) continue;
     if (kind === "run.state") {
-      summary = { ...summary, ...withoutEnvelope(data) };
+      summary = { ...summary, error: null, ...withoutEnvelope(data) };
     } else if (kind === "run.outputs" && typeof data.outputs === "object") {
       summary = { ...summary, outputs: data.outputs } as Partial<RunSummary>;
     } else if ((kind === "step.state" || kind === "step.progress") && data.step) {
       const known = steps.get(data.step);
       if (!known && kind === "step.progress") continue;
-      steps.set(data.step, { ...known, ...withoutEnvelope(data), id: data.step } as StepSummary);
+      const unsaid = kind === "step.state" ? UNSAID : {};
+      steps.set(data.step, { ...known, ...unsaid, ...withoutEnvelope(data), id: data.step } as StepSummary);
       stepsChanged = true;
     }
   }
@@ -83,7 +87,7 @@ export function applyToRows(rows: readonly RunSummary[], events: readonly FeedEv
   const changes = new Map<string, Record<string, unknown>>();
   for (const { kind, data } of events) {
     if (kind !== "run.state" || !data.run) continue;
-    changes.set(data.run, { ...changes.get(data.run), ...withoutEnvelope(data) });
+    changes.set(data.run, { ...changes.get(data.run), error: null, ...withoutEnvelope(data) });
   }
   return rows.map((row) => {
     const change = changes.get(row.id);

@@ -63,7 +63,9 @@ function PlanRow({ step }: { step: PlannedStep }) {
     <tr title={step.estimate?.basis || undefined}>
       <td>
         <span className="mono">{step.name}</span>
-        {step.each && <span className="muted"> {step.items === null ? "per item" : `${step.items} times`}</span>}
+        {step.each && (
+          <span className="muted"> {step.items === null ? "per item" : `${step.items} times`}</span>
+        )}
         <br />
         <span className="muted">{step.uses}</span>
         {!step.fits && <span className={classes.tooLarge}>needs more memory than any node has</span>}

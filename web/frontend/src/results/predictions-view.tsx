@@ -7,7 +7,7 @@ import { groupQuery } from "@/api/artifacts";
 import { LoadingLines } from "@/ui/loading";
 import { Notice } from "@/ui/notice";
 import { ProblemAlert } from "@/ui/problem-alert";
-import type { ResultOutputs, Shown } from "./outputs";
+import { type ResultOutputs, type Shown, structuresOf } from "./outputs";
 import classes from "./results.module.css";
 import { TargetView } from "./target-view";
 
@@ -28,35 +28,41 @@ export function PredictionsView({ outputs, scores }: { outputs: ResultOutputs; s
   const shown =
     outputs.predictions.find(({ artifact }) => artifact.digest === wanted) ?? outputs.predictions[0];
   if (!shown) return null;
+  const picker = outputs.predictions.length > 1 && (
+    <NativeSelect
+      className={classes.picker}
+      label="Predictions"
+      value={shown.artifact.digest}
+      data={outputs.predictions.map(({ label, artifact }) => ({ value: artifact.digest, label }))}
+      onChange={(event) => {
+        const predictions = event.currentTarget.value;
+        void navigate({
+          search: (previous) => ({ ...previous, predictions, sel: undefined }),
+          replace: true,
+          resetScroll: false,
+        });
+      }}
+    />
+  );
   return (
-    <>
-      {outputs.predictions.length > 1 && (
-        <NativeSelect
-          className={classes.picker}
-          label="Predictions"
-          value={shown.artifact.digest}
-          data={outputs.predictions.map(({ label, artifact }) => ({ value: artifact.digest, label }))}
-          onChange={(event) =>
-            void navigate({
-              search: (previous) => ({ ...previous, predictions: event.currentTarget.value, sel: undefined }),
-              replace: true,
-              resetScroll: false,
-            })
-          }
-        />
-      )}
-      <Targets key={shown.artifact.digest} shown={shown} structures={outputs.structures} scores={scores} />
-    </>
+    <Targets
+      key={shown.artifact.digest}
+      shown={shown}
+      structures={structuresOf(shown, outputs.structures)}
+      scores={scores}
+      picker={picker}
+    />
   );
 }
 
 interface TargetsProps {
   shown: Shown;
-  structures: Shown[];
+  structures: Shown | null;
   scores: ReactNode;
+  picker: ReactNode;
 }
 
-function Targets({ shown, structures, scores }: TargetsProps) {
+function Targets({ shown, structures, scores, picker }: TargetsProps) {
   const { target: wanted } = route.useSearch();
   const navigate = route.useNavigate();
   const root = useQuery(groupQuery(shown.artifact.digest, ""));
@@ -77,18 +83,20 @@ function Targets({ shown, structures, scores }: TargetsProps) {
   return (
     <>
       <div className={classes.pickers}>
+        {picker}
         <NativeSelect
           className={classes.picker}
           label={`Target, ${targets.length} in all`}
           value={target}
           data={targets}
-          onChange={(event) =>
+          onChange={(event) => {
+            const chosen = event.currentTarget.value;
             void navigate({
-              search: (previous) => ({ ...previous, target: event.currentTarget.value, sel: undefined }),
+              search: (previous) => ({ ...previous, target: chosen, sel: undefined }),
               replace: true,
               resetScroll: false,
-            })
-          }
+            });
+          }}
         />
       </div>
       <TargetView
@@ -98,7 +106,7 @@ function Targets({ shown, structures, scores }: TargetsProps) {
         cutoff={attributes.contact_cutoff ?? null}
         minSeparation={attributes.min_separation ?? 1}
         method={attributes.method ?? null}
-        structures={structures}
+        structures={structures?.artifact ?? null}
         scores={scores}
       />
     </>

@@ -9,9 +9,12 @@ import { Panel } from "@/ui/page";
 import { ProblemAlert } from "@/ui/problem-alert";
 import table from "@/ui/table.module.css";
 import classes from "./results.module.css";
-import { type Comparison, readScores, type ScoreTable } from "./scores";
+import { type Margin, readScores, type ScoreTable } from "./scores";
 
-/** How right the maps are: every method, the controls, and how sure the comparison is. */
+/**
+ * How right the maps are: every method, the controls, and how sure the comparison is. Tables of another kind are
+ * left to the downloads.
+ */
 export function ScorePanel({ artifact }: { artifact: Artifact }) {
   const document = useQuery(jsonQuery(artifact.digest));
   if (document.isPending) {
@@ -33,15 +36,10 @@ export function ScorePanel({ artifact }: { artifact: Artifact }) {
     );
   }
   const scores = readScores(document.data);
+  if (!scores) return null;
   return (
-    <Panel title="Scores" flush={scores !== null}>
-      {scores ? (
-        <Scores scores={scores} />
-      ) : (
-        <p className="muted">
-          {artifact.name} is a table that this page cannot draw; it can be downloaded below.
-        </p>
-      )}
+    <Panel title="Scores" flush>
+      <Scores scores={scores} />
     </Panel>
   );
 }
@@ -51,8 +49,10 @@ function Scores({ scores }: { scores: ScoreTable }) {
     <div data-scores="ready">
       <table className={table.table}>
         <caption className={classes.caption}>
-          Precision of the most probable contacts, over all targets: how many of the first L, L/2 and L/5
-          pairs are true, L being the length of the chain.
+          The share of the most probable L, L/2 and L/5 pairs that are true contacts, L being the length of
+          the chain: the mean over all targets, with its 95 % interval.
+          {scores.sharesEnergies &&
+            " The targets share the letter energies of the training families, but neither fold nor seed."}
         </caption>
         <thead>
           <tr>
@@ -74,18 +74,25 @@ function Scores({ scores }: { scores: ScoreTable }) {
               <th scope="row" className={row.kind === "control" ? classes.control : classes.method}>
                 {row.label}
               </th>
-              {row.values.map((value, index) => (
+              {row.scores.map((score, index) => (
                 <td key={index} className={table.number}>
-                  {value === null ? "" : value.toFixed(3)}
+                  {score && score.value.toFixed(3)}
+                  {score?.interval && (
+                    <span className={classes.interval}>
+                      {score.interval.low.toFixed(2)} to {score.interval.high.toFixed(2)}
+                    </span>
+                  )}
                 </td>
               ))}
             </tr>
           ))}
         </tbody>
       </table>
-      {scores.comparisons.map((comparison) => (
-        <ComparisonText key={comparison.label} comparison={comparison} />
-      ))}
+      <MarginList title="Model minus the best classical method" margins={scores.margins} />
+      <MarginList
+        title="Ablation: model on shuffled columns minus the separation prior"
+        margins={scores.ablation}
+      />
       {scores.figures.length > 0 && (
         <div className={classes.figures}>
           <KeyValues rows={scores.figures.map(({ name, value }) => [name, formatNumber(value, 3)])} />
@@ -95,14 +102,16 @@ function Scores({ scores }: { scores: ScoreTable }) {
   );
 }
 
-function ComparisonText({ comparison }: { comparison: Comparison }) {
+function MarginList({ title, margins }: { title: string; margins: Margin[] }) {
+  if (margins.length === 0) return null;
   return (
-    <div className={classes.comparison}>
-      <strong>{comparison.label}</strong>, 95 % bootstrap interval over families
+    <div className={classes.comparison} data-margins={title}>
+      <strong>{title}</strong>, with the 95 % bootstrap interval over families
       <ul>
-        {comparison.intervals.map(({ cut, mean, low, high }) => (
+        {margins.map(({ cut, mean, low, high, note }) => (
           <li key={cut}>
             {cut}: {signed(mean)} ({signed(low)} to {signed(high)})
+            {note && <span className="muted">, {note}</span>}
           </li>
         ))}
       </ul>

@@ -1,39 +1,45 @@
-/** Reads the table that `contacts.evaluate` writes. Unknown parts are kept, missing ones are left out. */
-
-export interface ScoreRow {
-  method: string;
-  label: string;
-  /** Precision at each cut, in the order of `cuts`; null where it was not measured. */
-  values: (number | null)[];
-  kind: "model" | "classical" | "control";
-}
+/** Reads the table that `contacts.evaluate` writes. What is missing or unknown is left out. */
 
 export interface Interval {
-  cut: string;
   mean: number;
   low: number;
   high: number;
 }
 
-export interface Comparison {
+export interface Score {
+  value: number;
+  /** 95 % interval over the targets; null where it was not measured. */
+  interval: Interval | null;
+}
+
+export interface ScoreRow {
+  method: string;
   label: string;
-  intervals: Interval[];
+  /** Precision at each cut, in the order of `cuts`; null where it was not measured. */
+  scores: (Score | null)[];
+  kind: "model" | "classical" | "control";
+}
+
+/** A difference between methods at one cut. */
+export interface Margin extends Interval {
+  cut: string;
+  /** What else is to be said of it, for example which method was the best. */
+  note: string;
 }
 
 export interface ScoreTable {
   cuts: string[];
   rows: ScoreRow[];
-  comparisons: Comparison[];
-  /** Single numbers, for example lDDT. */
+  /** The model against the best classical method. */
+  margins: Margin[];
+  /** What is left of the prediction when the columns of the alignment are shuffled. */
+  ablation: Margin[];
   figures: { name: string; value: number }[];
+  /** Whether the scored families follow the same letter energies as those of the training. */
+  sharesEnergies: boolean;
 }
 
-interface MethodInfo {
-  label: string;
-  kind: ScoreRow["kind"];
-}
-
-const METHODS: Record<string, MethodInfo> = {
+const METHODS: Record<string, { label: string; kind: ScoreRow["kind"] }> = {
   model: { label: "Trained model", kind: "model" },
   couplings_pseudolikelihood: { label: "Couplings, pseudolikelihood + APC", kind: "classical" },
   couplings_mean_field: { label: "Couplings, mean field + APC", kind: "classical" },
@@ -47,51 +53,58 @@ const METHODS: Record<string, MethodInfo> = {
 
 const ORDER = Object.keys(METHODS);
 
-const FIGURES: Record<string, string> = {
-  families: "Families never seen in training",
-  lddt: "lDDT of the trace",
-  rmsd: "RMSD over the better mirror image, Å",
-  confidence_correlation: "Correlation of confidence with true lDDT",
-};
+const FIGURES: [path: string[], name: string][] = [
+  [["families"], "Families scored, never seen in training"],
+  [["lddt"], "lDDT of the trace"],
+  [["tm_score"], "TM-score over the better mirror image"],
+  [["rmsd"], "RMSD over the better mirror image, Å"],
+  [["confidence", "pearson"], "Correlation of confidence with true lDDT (Pearson)"],
+  [["confidence", "spearman"], "The same by rank (Spearman)"],
+  [["largest_overlap_with_training"], "Largest overlap of a fold with training"],
+];
 
-const COMPARISONS: Record<string, string> = {
-  model_minus_best_classical: "Model minus the best classical method",
-  shuffled_minus_prior: "Shuffled columns minus the separation prior",
-};
+type Fields = Record<string, unknown>;
 
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+function fieldsOf(value: unknown): Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
 }
 
-function isNumber(value: unknown): value is number {
-  return typeof value === "number" && Number.isFinite(value);
+function numberOf(value: unknown): number | null {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
-function words(name: string): string {
-  const text = name.replaceAll("_", " ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function intervalOf(value: unknown): Interval | null {
+  const { mean, low, high } = fieldsOf(value);
+  const [middle, from, to] = [numberOf(mean), numberOf(low), numberOf(high)];
+  return middle === null || from === null || to === null ? null : { mean: middle, low: from, high: to };
 }
 
-/** The table, or null when the document is not one of `contacts.evaluate`. */
+function labelOf(method: string): string {
+  return METHODS[method]?.label ?? method.replaceAll("_", " ");
+}
+
+/** The table, or null when the document is none of `contacts.evaluate`. */
 export function readScores(document: unknown): ScoreTable | null {
-  if (!isRecord(document) || !isRecord(document.precision)) return null;
-  const cuts = Object.entries(document.precision).filter(([, scores]) => isRecord(scores)) as [
-    string,
-    Record<string, unknown>,
-  ][];
+  const table = fieldsOf(document);
+  const precision = fieldsOf(table.precision);
+  const cuts = Object.keys(precision).filter((cut) => Object.keys(fieldsOf(precision[cut])).length > 0);
   if (cuts.length === 0) return null;
+  const intervals = fieldsOf(table.intervals);
   return {
-    cuts: cuts.map(([cut]) => cut),
-    rows: readRows(cuts.map(([, scores]) => scores)),
-    comparisons: readComparisons(document.bootstrap),
-    figures: Object.entries(document).flatMap(([name, value]) =>
-      isNumber(value) ? [{ name: FIGURES[name] ?? words(name), value }] : [],
-    ),
+    cuts,
+    rows: readRows(cuts, precision, intervals),
+    margins: readMargins(cuts, fieldsOf(fieldsOf(table.bootstrap).model_minus_best_classical)),
+    ablation: readAblation(cuts, fieldsOf(table.ablation)),
+    figures: FIGURES.flatMap(([path, name]) => {
+      const value = numberOf(path.reduce<unknown>((found, field) => fieldsOf(found)[field], table));
+      return value === null ? [] : [{ name, value }];
+    }),
+    sharesEnergies: table.shared_energies === true,
   };
 }
 
-function readRows(columns: Record<string, unknown>[]): ScoreRow[] {
-  const methods = new Set(columns.flatMap((column) => Object.keys(column)));
+function readRows(cuts: string[], precision: Fields, intervals: Fields): ScoreRow[] {
+  const methods = new Set(cuts.flatMap((cut) => Object.keys(fieldsOf(precision[cut]))));
   if (methods.has("couplings_mean_field") && methods.has("couplings_pseudolikelihood"))
     methods.delete("couplings");
   const place = (method: string) => (ORDER.includes(method) ? ORDER.indexOf(method) : ORDER.length);
@@ -99,21 +112,33 @@ function readRows(columns: Record<string, unknown>[]): ScoreRow[] {
     .sort((left, right) => place(left) - place(right))
     .map((method) => ({
       method,
-      label: METHODS[method]?.label ?? words(method),
+      label: labelOf(method),
       kind: METHODS[method]?.kind ?? "classical",
-      values: columns.map((column) => (isNumber(column[method]) ? column[method] : null)),
+      scores: cuts.map((cut) => {
+        const value = numberOf(fieldsOf(precision[cut])[method]);
+        return value === null ? null : { value, interval: intervalOf(fieldsOf(intervals[cut])[method]) };
+      }),
     }));
 }
 
-function readComparisons(bootstrap: unknown): Comparison[] {
-  if (!isRecord(bootstrap)) return [];
-  return Object.entries(bootstrap).flatMap(([name, cuts]) => {
-    if (!isRecord(cuts)) return [];
-    const intervals = Object.entries(cuts).flatMap(([cut, interval]) => {
-      if (!isRecord(interval)) return [];
-      const { mean, low, high } = interval;
-      return isNumber(mean) && isNumber(low) && isNumber(high) ? [{ cut, mean, low, high }] : [];
-    });
-    return intervals.length > 0 ? [{ label: COMPARISONS[name] ?? words(name), intervals }] : [];
+function readMargins(cuts: string[], margins: Fields): Margin[] {
+  return cuts.flatMap((cut) => {
+    const interval = intervalOf(margins[cut]);
+    const best = fieldsOf(margins[cut]).best;
+    if (!interval) return [];
+    return [{ ...interval, cut, note: typeof best === "string" ? `best: ${labelOf(best)}` : "" }];
+  });
+}
+
+function readAblation(cuts: string[], ablation: Fields): Margin[] {
+  return cuts.flatMap((cut) => {
+    const { shuffled_minus_prior: rest, interval, ratio } = fieldsOf(ablation[cut]);
+    const mean = numberOf(rest);
+    const [low, high] = Array.isArray(interval) ? interval.map(numberOf) : [];
+    if (mean === null || low == null || high == null) return [];
+    const share = numberOf(ratio);
+    return [
+      { cut, mean, low, high, note: share === null ? "" : `${(share * 100).toFixed(1)} % of the gain` },
+    ];
   });
 }

@@ -4,7 +4,7 @@ import { type ReactNode, useMemo } from "react";
 
 import { arrayQuery, fileUrl, groupQuery } from "@/api/artifacts";
 import { artifactQuery } from "@/api/queries";
-import type { GroupInfo } from "@/api/types";
+import type { Artifact, GroupInfo } from "@/api/types";
 import { StructureView } from "@/structure/structure-view";
 import { formatNumber } from "@/ui/format";
 import { DownloadIcon } from "@/ui/icons";
@@ -14,7 +14,6 @@ import { ProblemAlert } from "@/ui/problem-alert";
 import { BandLegend, ConfidenceTrack } from "./confidence-track";
 import { formatSelection, parseSelection, type Selection, toContactMap } from "./contact-map-data";
 import { ContactPanel } from "./contact-panel";
-import type { Shown } from "./outputs";
 import classes from "./results.module.css";
 import { TopContacts } from "./top-contacts";
 
@@ -26,7 +25,7 @@ interface TargetViewProps {
   cutoff: number | null;
   minSeparation: number;
   method: string | null;
-  structures: Shown[];
+  structures: Artifact | null;
   scores: ReactNode;
 }
 
@@ -90,7 +89,7 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
       <TargetFacts length={map.length} method={method} scores={attributes.scores} />
       <div className={classes.pair}>
         <ContactPanel map={map} sequence={sequence} cutoff={cutoff} selection={selection} onSelect={select} />
-        {structures.length > 0 ? (
+        {structures ? (
           <StructurePanel target={target} structures={structures} ranges={ranges} />
         ) : (
           <div className={classes.target}>
@@ -107,7 +106,7 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
           onSelect={select}
         />
       )}
-      {structures.length > 0 && (
+      {structures && (
         <div className={classes.pair}>
           {contacts}
           <div className={classes.target}>{scores}</div>
@@ -153,16 +152,15 @@ function TargetFacts({ length, method, scores }: TargetFactsProps) {
 
 interface StructurePanelProps {
   target: string;
-  structures: Shown[];
+  structures: Artifact;
   ranges: { from: number; to: number }[];
 }
 
 function StructurePanel({ target, structures, ranges }: StructurePanelProps) {
-  const first = structures[0]?.artifact;
-  const tree = useQuery({ ...artifactQuery(first?.digest ?? ""), enabled: first !== undefined });
+  const tree = useQuery(artifactQuery(structures.digest));
   const file = `${target}.cif`;
   const exists = tree.data?.files?.some((one) => one.path === file);
-  if (!first || (tree.data && !exists)) {
+  if (tree.data && !exists) {
     return (
       <Panel title="Structure">
         <p className="muted">No structure was predicted for this target.</p>
@@ -173,14 +171,14 @@ function StructurePanel({ target, structures, ranges }: StructurePanelProps) {
     <Panel
       title="Structure"
       actions={
-        <a className={classes.download} href={fileUrl(first.digest, file)} download={file}>
+        <a className={classes.download} href={fileUrl(structures.digest, file)} download={file}>
           <DownloadIcon /> {file}
         </a>
       }
     >
       {tree.isError && <ProblemAlert title="The structures could not be listed" error={tree.error} />}
       {tree.isPending && <LoadingLines lines={6} what="the structure" />}
-      {exists && <StructureView digest={first.digest} file={file} ranges={ranges} />}
+      {exists && <StructureView digest={structures.digest} file={file} ranges={ranges} />}
       <BandLegend />
       <p className={classes.note}>
         A trace of C-alpha atoms, made from predicted contacts. Contacts know no handedness: the true fold may

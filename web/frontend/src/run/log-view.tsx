@@ -28,6 +28,7 @@ export function LogView({ run, step, attempt, running, grownTo }: LogViewProps) 
   const [level, setLevel] = useState<Level>("debug");
   const [search, setSearch] = useState("");
   const [follow, setFollow] = useState(running);
+  const [wrap, setWrap] = useState(true);
   const lines = useMemo(() => filterLines(log.items, level, search), [log.items, level, search]);
   const filtered = lines.length !== log.items.length;
 
@@ -54,6 +55,9 @@ export function LogView({ run, step, attempt, running, grownTo }: LogViewProps) 
           }))}
           onChange={(event) => setLevel(event.currentTarget.value as Level)}
         />
+        <Button size="xs" variant="default" aria-pressed={wrap} onClick={() => setWrap(!wrap)}>
+          {wrap ? "Do not wrap" : "Wrap"}
+        </Button>
         {running && (
           <Button size="xs" variant="default" aria-pressed={follow} onClick={() => setFollow(!follow)}>
             {follow ? "Pause" : "Follow"}
@@ -70,7 +74,14 @@ export function LogView({ run, step, attempt, running, grownTo }: LogViewProps) 
       {log.items.length === 0 ? (
         <EmptyLog loading={log.loading} attempt={attempt} running={running} />
       ) : (
-        <Rows lines={lines} search={search} follow={follow && running} onScrollUp={() => setFollow(false)} />
+        <Rows
+          key={String(wrap)}
+          lines={lines}
+          search={search}
+          wrap={wrap}
+          follow={follow && running}
+          onScrollUp={() => setFollow(false)}
+        />
       )}
       <p className={classes.note}>
         {filtered
@@ -97,11 +108,12 @@ function EmptyLog({ loading, attempt, running }: { loading: boolean; attempt: nu
 interface RowsProps {
   lines: readonly LogLine[];
   search: string;
+  wrap: boolean;
   follow: boolean;
   onScrollUp: () => void;
 }
 
-function Rows({ lines, search, follow, onScrollUp }: RowsProps) {
+function Rows({ lines, search, wrap, follow, onScrollUp }: RowsProps) {
   const box = useRef<HTMLDivElement>(null);
   const virtualizer = useVirtualizer({
     count: lines.length,
@@ -118,6 +130,7 @@ function Rows({ lines, search, follow, onScrollUp }: RowsProps) {
     <div
       ref={box}
       className={classes.box}
+      style={{ height: virtualizer.getTotalSize() + 2 }}
       tabIndex={0}
       role="region"
       aria-label="Log"
@@ -128,27 +141,39 @@ function Rows({ lines, search, follow, onScrollUp }: RowsProps) {
         if (event.key === "PageUp" || event.key === "ArrowUp" || event.key === "Home") onScrollUp();
       }}
     >
-      <div className={classes.all} style={{ height: virtualizer.getTotalSize() }}>
+      <div className={classes.all} style={{ height: virtualizer.getTotalSize() }} data-wrap={wrap}>
         {virtualizer.getVirtualItems().map((row) => {
           const line = lines[row.index];
-          return line ? <Row key={row.key} line={line} top={row.start} search={search} /> : null;
+          if (!line) return null;
+          return (
+            <div
+              key={row.key}
+              ref={wrap ? virtualizer.measureElement : undefined}
+              data-index={row.index}
+              data-level={line.level}
+              className={classes.row}
+              style={{ transform: `translateY(${row.start}px)` }}
+            >
+              <Line line={line} search={search} />
+            </div>
+          );
         })}
       </div>
     </div>
   );
 }
 
-function Row({ line, top, search }: { line: LogLine; top: number; search: string }) {
+function Line({ line, search }: { line: LogLine; search: string }) {
   return (
-    <div className={classes.row} data-level={line.level} style={{ transform: `translateY(${top}px)` }}>
+    <>
       <span className={classes.time}>{line.time ? new Date(line.time).toLocaleTimeString("en-GB") : ""}</span>
       <span className={classes.level}>{line.level}</span>
-      <span>
+      <span className={classes.text}>
         {splitAtMatches(line.message, search).map((part, index) =>
           index % 2 === 1 ? <mark key={index}>{part}</mark> : part,
         )}
       </span>
-    </div>
+    </>
   );
 }
 

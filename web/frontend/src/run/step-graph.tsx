@@ -19,7 +19,7 @@ import { memo, useEffect, useMemo } from "react";
 
 import { StateIcon, stateWord } from "@/ui/state";
 import classes from "./graph.module.css";
-import type { StepGroup } from "./step-groups";
+import { directDependencies, type StepGroup } from "./step-groups";
 
 const MOST_HEIGHT = 460;
 
@@ -85,16 +85,14 @@ function Flow({ groups, selected, onSelect }: StepGraphProps) {
   );
   const edges = useMemo<Edge[]>(
     () =>
-      groups.flatMap((group) =>
-        group.after.map((source) => ({
-          id: `${source}>${group.name}`,
-          source,
-          target: group.name,
-          focusable: false,
-          markerEnd: { type: MarkerType.ArrowClosed, color: "var(--line-strong)" },
-        })),
-      ),
-    [groups],
+      places.dependencies.map(([source, target]) => ({
+        id: `${source}>${target}`,
+        source,
+        target,
+        focusable: false,
+        markerEnd: { type: MarkerType.ArrowClosed, color: "var(--line-strong)" },
+      })),
+    [places],
   );
   return (
     <div
@@ -140,7 +138,13 @@ function KeepInView({ places }: { places: unknown }) {
 
 function StepNodeView({ data: { group, shape }, selected }: NodeProps<StepNode>) {
   return (
-    <div className={classes.node} data-state={group.state} data-selected={selected}>
+    <div
+      className={classes.node}
+      data-state={group.state}
+      data-selected={selected}
+      data-compact={shape.compact}
+      title={`${group.name}, ${group.uses}`}
+    >
       <Handle type="target" position={shape.vertical ? Position.Top : Position.Left} isConnectable={false} />
       <StateIcon state={group.state} />
       <div className={classes.text}>
@@ -172,11 +176,11 @@ function layout(groups: StepGroup[], { vertical, compact, width, height }: Shape
   const ranksep = compact ? 26 : 44;
   graph.setGraph({ rankdir: vertical ? "TB" : "LR", nodesep: 16, ranksep });
   graph.setDefaultEdgeLabel(() => ({}));
-  const names = new Set(groups.map((group) => group.name));
+  const dependencies = [...directDependencies(groups)].flatMap(([target, sources]) =>
+    sources.map((source): [string, string] => [source, target]),
+  );
   for (const group of groups) graph.setNode(group.name, { width, height });
-  for (const group of groups) {
-    for (const source of group.after) if (names.has(source)) graph.setEdge(source, group.name);
-  }
+  for (const [source, target] of dependencies) graph.setEdge(source, target);
   dagre.layout(graph);
   const nodes = new Map(
     groups.map((group) => {
@@ -184,5 +188,5 @@ function layout(groups: StepGroup[], { vertical, compact, width, height }: Shape
       return [group.name, { x: x - width / 2, y: y - height / 2 }];
     }),
   );
-  return { nodes, height: graph.graph().height ?? height };
+  return { nodes, dependencies, height: graph.graph().height ?? height };
 }

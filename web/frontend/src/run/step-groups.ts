@@ -81,3 +81,31 @@ export function firstFailure(
   );
   return failed.find((step) => step.id === named) ?? byTime[0];
 }
+
+/**
+ * The dependencies to draw, by name of the dependent group: without those that follow from others, so that
+ * the graph shows the order and not every flow of data.
+ */
+export function directDependencies(groups: readonly StepGroup[]): Map<string, string[]> {
+  const known = new Map(groups.map((group) => [group.name, group.after]));
+  const ancestors = new Map<string, Set<string>>();
+  const ancestorsOf = (name: string): Set<string> => {
+    const found = ancestors.get(name);
+    if (found) return found;
+    const all = new Set<string>();
+    ancestors.set(name, all);
+    for (const parent of known.get(name) ?? []) {
+      all.add(parent);
+      for (const older of ancestorsOf(parent)) all.add(older);
+    }
+    return all;
+  };
+  return new Map(
+    groups.map(({ name, after }) => {
+      const parents = after.filter((parent) => known.has(parent));
+      const implied = (parent: string) =>
+        parents.some((other) => other !== parent && ancestorsOf(other).has(parent));
+      return [name, parents.filter((parent) => !implied(parent))];
+    }),
+  );
+}
