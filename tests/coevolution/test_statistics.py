@@ -14,10 +14,11 @@ from foldase_models.coevolution import (
     mutual_information,
     random_scores,
     sequence_weights,
+    weighted_scores,
 )
 from foldase_models.coevolution import statistics as statistics_module
 from foldase_models.coevolution import weights as weights_module
-from foldase_models.coevolution.statistics import pair_frequencies, with_pseudocount
+from foldase_models.coevolution.statistics import pair_frequencies, single_frequencies, with_pseudocount
 
 EXACT = 1e-10
 """Agreement of two float64 computations of one closed form."""
@@ -85,6 +86,7 @@ def test_frequencies_and_pseudocounts_by_the_definition(monkeypatch):
     found = pair_frequencies(letters, 4, weights)
     np.testing.assert_allclose(found[0], single, atol=EXACT)
     np.testing.assert_allclose(found[1], joint, atol=EXACT)
+    np.testing.assert_allclose(single_frequencies(letters, 4, weights), single, atol=EXACT)
     mixed_single, mixed = with_pseudocount(*found, 0.3)
     np.testing.assert_allclose(mixed_single, 0.7 * single + 0.3 / 4, atol=EXACT)
     np.testing.assert_allclose(mixed[0, :, 1, :], 0.7 * joint[0, :, 1, :] + 0.3 / 16, atol=EXACT)
@@ -169,6 +171,30 @@ def test_norms_do_not_depend_on_the_gauge_and_leave_the_gap_out():
     assert frobenius_scores(couplings)[0, 1] == pytest.approx(np.sqrt((centred**2).sum()), abs=EXACT)
     skipped = frobenius_scores(couplings, skip_letter=2)[0, 1]
     assert skipped == pytest.approx(np.sqrt((centred[:2, :2] ** 2).sum()), abs=EXACT)
+
+
+def test_weighted_norms_by_the_definition_and_by_what_they_mean():
+    rng = np.random.default_rng(13)
+    couplings = rng.normal(size=(3, 4, 3, 4))
+    couplings = couplings + couplings.transpose(2, 3, 0, 1)
+    single = rng.dirichlet(np.ones(4), size=3)
+    found = weighted_scores(couplings, single)
+    skipped = weighted_scores(couplings, single, skip_letter=3)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        block, f, g = couplings[i, :, j, :], single[i], single[j]
+        centred = block - (f @ block)[None] - (block @ g)[:, None] + f @ block @ g
+        total = sum(f[a] * g[b] * centred[a, b] ** 2 for a in range(4) for b in range(4))
+        assert found[i, j] == pytest.approx(np.sqrt(total), abs=EXACT)
+        assert found[j, i] == found[i, j]
+        kept = sum(f[a] * g[b] * centred[a, b] ** 2 for a in range(3) for b in range(3))
+        assert skipped[i, j] == pytest.approx(np.sqrt(kept), abs=EXACT)
+    # a weak coupling causes half the square of its score in mutual information
+    centred = centred * 0.02
+    joint = f[:, None] * g[None] * (1 + centred)
+    information = (joint * np.log(joint / (f[:, None] * g[None]))).sum()
+    weak = np.zeros((2, 4, 2, 4))
+    weak[0, :, 1, :], weak[1, :, 0, :] = centred, centred.T
+    assert weighted_scores(weak, np.stack([f, g]))[0, 1] ** 2 / 2 == pytest.approx(information, rel=0.05)
 
 
 def test_the_prior_is_the_rate_of_each_separation():

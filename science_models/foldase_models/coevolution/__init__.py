@@ -22,6 +22,7 @@ from foldase_models.coevolution.scores import (
     average_product_correction,
     frobenius_scores,
     random_scores,
+    weighted_scores,
 )
 from foldase_models.coevolution.weights import sequence_weights
 
@@ -59,6 +60,7 @@ __all__ = [
     "sequence_weights",
     "shared_energy",
     "simulate_families",
+    "weighted_scores",
 ]
 
 

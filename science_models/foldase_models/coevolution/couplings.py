@@ -23,14 +23,29 @@ midpoints 2.1 to 2.5; ``benchmarks/contacts_baselines.py calibration``)."""
 
 
 @dataclass(frozen=True, slots=True)
+class CouplingFit:
+    """A fitted Potts model.
+
+    Attributes:
+        couplings: (N, Q, N, Q).
+        converged: whether the fit reached its tolerance; always true for mean-field, which is solved exactly.
+        details: numbers of the fit (gradient norm, iterations ...), for logs and tables.
+    """
+
+    couplings: NDArray[np.floating]
+    converged: bool
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class CouplingScores:
     """What a method says of the pairs of an alignment.
 
     Attributes:
         scores: float64 (N, N), norms of the couplings with average product correction.
         raw: float64 (N, N), the norms themselves.
-        converged: whether the fit reached its tolerance; always true for mean-field, which is solved exactly.
-        details: numbers of the fit (gradient norm, iterations ...), for logs and tables.
+        converged: see :class:`CouplingFit`.
+        details: see :class:`CouplingFit`.
     """
 
     scores: NDArray[np.float64]
@@ -51,7 +66,7 @@ def couple(
     tolerance: float = TOLERANCE,
     report: Callable[[int, float, float], None] | None = None,
 ) -> CouplingScores:
-    """Fit a Potts model and score its pairs.
+    """Fit a Potts model and score its pairs by their norms with average product correction.
 
     Args:
         letters: uint8 (S, N).
@@ -67,11 +82,35 @@ def couple(
     Raises:
         ValueError: parameters out of range, or letters or weights that do not fit.
     """
+    fit = fit_couplings(
+        letters,
+        alphabet,
+        weights,
+        method=method,
+        pseudocount=pseudocount,
+        coupling_penalty=coupling_penalty,
+        tolerance=tolerance,
+        report=report,
+    )
+    raw = frobenius_scores(fit.couplings, skip_letter=skip_letter)
+    return CouplingScores(average_product_correction(raw), raw, fit.converged, fit.details)
+
+
+def fit_couplings(
+    letters: NDArray[np.uint8],
+    alphabet: int,
+    weights: NDArray[np.floating] | None = None,
+    *,
+    method: Method,
+    pseudocount: float = PSEUDOCOUNT,
+    coupling_penalty: float = COUPLING_PENALTY,
+    tolerance: float = TOLERANCE,
+    report: Callable[[int, float, float], None] | None = None,
+) -> CouplingFit:
+    """Fit a Potts model by either method; arguments and errors as in :func:`couple`."""
     if method == "mean_field":
-        raw = frobenius_scores(
-            mean_field_couplings(letters, alphabet, weights, pseudocount=pseudocount), skip_letter=skip_letter
-        )
-        return CouplingScores(average_product_correction(raw), raw, converged=True)
+        couplings = mean_field_couplings(letters, alphabet, weights, pseudocount=pseudocount)
+        return CouplingFit(couplings, converged=True)
     fit = fit_pseudolikelihood(
         letters,
         alphabet,
@@ -80,7 +119,6 @@ def couple(
         tolerance=tolerance,
         report=report,
     )
-    raw = frobenius_scores(fit.couplings, skip_letter=skip_letter)
     details = {
         "gradient_norm": fit.gradient_norm,
         "relative_gradient": fit.relative_gradient,
@@ -88,7 +126,7 @@ def couple(
         "iterations": float(fit.iterations),
         "evaluations": float(fit.evaluations),
     }
-    return CouplingScores(average_product_correction(raw), raw, fit.converged, details)
+    return CouplingFit(fit.couplings, fit.converged, details)
 
 
 def probability_of_scores(scores: NDArray[np.floating], *, min_separation: int) -> NDArray[np.float64]:

@@ -33,6 +33,19 @@ def check_alignment(
     return np.asarray(weights, dtype=np.float64)
 
 
+def single_frequencies(
+    letters: NDArray[np.uint8], alphabet: int, weights: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """Frequencies of letters, float64 (N, Q); arguments and errors as in :func:`pair_frequencies`."""
+    weight = check_alignment(letters, alphabet, weights)
+    N = letters.shape[1]
+    single = np.zeros((N, alphabet))
+    for i in range(N):
+        single[i] = np.bincount(letters[:, i], weights=weight, minlength=alphabet)
+    single /= weight.sum()
+    return single
+
+
 def pair_frequencies(
     letters: NDArray[np.uint8], alphabet: int, weights: NDArray[np.floating] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

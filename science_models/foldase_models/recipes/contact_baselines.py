@@ -5,29 +5,43 @@ Shapes: S sequences, N columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foldase_models.coevolution.couplings import couple
+from foldase_models.coevolution.couplings import fit_couplings
 from foldase_models.coevolution.mutual_information import mutual_information
-from foldase_models.coevolution.scores import average_product_correction
+from foldase_models.coevolution.scores import (
+    average_product_correction,
+    frobenius_scores,
+    weighted_scores,
+)
+from foldase_models.coevolution.statistics import single_frequencies
 from foldase_models.coevolution.weights import sequence_weights
 from foldase_models.metrics.contacts import contact_precision
 
 Baseline = Literal["mi", "mi_apc", "couplings_mean_field", "couplings_pseudolikelihood"]
 BASELINES: tuple[Baseline, ...] = ("mi", "mi_apc", "couplings_mean_field", "couplings_pseudolikelihood")
 
+Scoring = Literal["plain", "apc", "norm_apc", "weighted_norm", "weighted_norm_apc"]
+
 GRIDS: dict[Baseline, tuple[float, ...]] = {
-    "mi": (0.0, 0.05, 0.15, 0.3, 0.5),
-    "mi_apc": (0.0, 0.05, 0.15, 0.3, 0.5),
+    "mi": (0.0, 0.05, 0.15, 0.3, 0.5, 0.7),
+    "mi_apc": (0.0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85),
     "couplings_mean_field": (0.1, 0.3, 0.5, 0.7, 0.85, 0.95),
     "couplings_pseudolikelihood": (2.0, 6.0, 20.0, 60.0, 180.0),
 }
-"""Tried for each: the share of the uniform distribution, or the penalty of squared couplings."""
+"""Strengths tried for each: the share of the uniform distribution, or the penalty of squared couplings."""
+SCORINGS: dict[Baseline, tuple[Scoring, ...]] = {
+    "mi": ("plain",),
+    "mi_apc": ("apc",),
+    "couplings_mean_field": ("norm_apc", "weighted_norm", "weighted_norm_apc"),
+    "couplings_pseudolikelihood": ("norm_apc", "weighted_norm", "weighted_norm_apc"),
+}
+"""Ways tried to make scores of pairs out of each fit."""
 
 IDENTITY = 0.8
 
@@ -43,10 +57,17 @@ class KnownFamily:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """``strength``: pseudocount or penalty; ``weighted``: whether close relatives share their weight."""
+    """How a method is run.
+
+    Attributes:
+        strength: pseudocount or penalty.
+        weighted: whether close relatives share their weight.
+        scoring: how the fit becomes scores of pairs.
+    """
 
     strength: float
     weighted: bool
+    scoring: Scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +78,57 @@ class Tuned:
     precision: float
     tried: dict[Setting, float] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, float | bool]:
+    def to_json(self) -> dict[str, float | bool | str]:
         """What the evaluation's table says of it."""
         return {
             "strength": self.setting.strength,
             "weighted": self.setting.weighted,
+            "scoring": self.setting.scoring,
             "precision_when_tuned": self.precision,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores (N, N), and how the fit ended: always converged where there is nothing to iterate."""
+    """Scores (N, N) by way of scoring, and how the fit ended: converged where nothing is iterated."""
 
-    scores: NDArray[np.float64]
+    scores: dict[Scoring, NDArray[np.float64]]
     converged: bool = True
     relative_gradient: float = 0.0
 
 
-def score(family: KnownFamily, method: Baseline, setting: Setting, alphabet: int) -> Scored:
-    """Scores of the pairs of one family.
+def score(family: KnownFamily, method: Baseline, alphabet: int, *, strength: float, weighted: bool) -> Scored:
+    """Scores of the pairs of one family, in all ways that the method knows.
+
+    Args:
+        family: its alignment is read, its contacts are not.
+        method: which.
+        alphabet: number of letters.
+        strength: see :class:`Setting`.
+        weighted: see :class:`Setting`.
 
     Raises:
-        ValueError: letters outside the alphabet, or a setting out of range.
+        ValueError: letters outside the alphabet, or a strength out of range.
     """
-    weights = sequence_weights(family.letters, IDENTITY) if setting.weighted else None
+    weights = sequence_weights(family.letters, IDENTITY) if weighted else None
     if method in ("mi", "mi_apc"):
-        found = mutual_information(family.letters, alphabet, weights, pseudocount=setting.strength)
-        return Scored(average_product_correction(found) if method == "mi_apc" else found)
+        found = mutual_information(family.letters, alphabet, weights, pseudocount=strength)
+        return Scored({"plain": found} if method == "mi" else {"apc": average_product_correction(found)})
     if method == "couplings_mean_field":
-        fit = couple(family.letters, alphabet, weights, method="mean_field", pseudocount=setting.strength)
-        return Scored(fit.scores)
-    fit = couple(
-        family.letters, alphabet, weights, method="pseudolikelihood", coupling_penalty=setting.strength
-    )
-    return Scored(fit.scores, fit.converged, fit.details["relative_gradient"])
+        fit = fit_couplings(family.letters, alphabet, weights, method="mean_field", pseudocount=strength)
+    else:
+        fit = fit_couplings(
+            family.letters, alphabet, weights, method="pseudolikelihood", coupling_penalty=strength
+        )
+    single = single_frequencies(family.letters, alphabet, weights)
+    norm = frobenius_scores(fit.couplings)
+    weighted_norm = weighted_scores(fit.couplings, single)
+    scores: dict[Scoring, NDArray[np.float64]] = {
+        "norm_apc": average_product_correction(norm),
+        "weighted_norm": weighted_norm,
+        "weighted_norm_apc": average_product_correction(weighted_norm),
+    }
+    return Scored(scores, fit.converged, fit.details.get("relative_gradient", 0.0))
 
 
 def tune(
@@ -104,7 +141,7 @@ def tune(
 ) -> Tuned:
     """The setting with the best mean precision on families that are not those to be scored.
 
-    All strengths are tried without weights, then the best one with them.
+    All strengths and scorings are tried without weights, then the best strength with them.
 
     Args:
         method: which.
@@ -120,21 +157,26 @@ def tune(
         raise ValueError("tuning needs at least one family")
     tried: dict[Setting, float] = {}
 
-    def attempt(setting: Setting) -> None:
-        reached = []
+    def attempt(strength: float, *, weighted: bool) -> None:
+        reached: dict[Scoring, float] = dict.fromkeys(SCORINGS[method], 0.0)
         for family in families:
-            found = score(family, method, setting, alphabet).scores
-            precision = contact_precision(found, family.contacts, min_separation=min_separation)
-            reached.append(np.mean(list(precision.values())))
+            found = score(family, method, alphabet, strength=strength, weighted=weighted).scores
+            for scoring, scores in found.items():
+                precision = contact_precision(scores, family.contacts, min_separation=min_separation)
+                reached[scoring] += float(np.mean(list(precision.values()))) / len(families)
             if check is not None:
                 check()
-        tried[setting] = float(np.mean(reached))
+        tried.update({Setting(strength, weighted, scoring): value for scoring, value in reached.items()})
 
     for strength in GRIDS[method]:
-        attempt(Setting(strength, weighted=False))
-    attempt(Setting(max(tried, key=lambda setting: tried[setting]).strength, weighted=True))
-    best = max(tried, key=lambda setting: tried[setting])
+        attempt(strength, weighted=False)
+    attempt(_best(tried).strength, weighted=True)
+    best = _best(tried)
     return Tuned(best, tried[best], tried)
+
+
+def _best(tried: Mapping[Setting, float]) -> Setting:
+    return max(tried, key=lambda setting: tried[setting])
 
 
 def fits_to_tune(families: int) -> int:

@@ -173,8 +173,9 @@ def _score_all(
         maps["prior"] = prior.scores(len(family.contacts))
         maps["random"] = random_scores(len(family.contacts), seed + number)
         for method, one in tuned.items():
-            scored = score(family, method, one.setting, alphabet)
-            maps[method] = scored.scores
+            setting = one.setting
+            scored = score(family, method, alphabet, strength=setting.strength, weighted=setting.weighted)
+            maps[method] = scored.scores[setting.scoring]
             ended = fits[method]
             ended["converged"] += scored.converged
             ended["largest_relative_gradient"] = max(

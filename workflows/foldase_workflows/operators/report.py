@@ -42,6 +42,15 @@ METHODS = {
 }
 """Name for people and colour of each method, in the order of the figures."""
 
+SCORINGS = {
+    "plain": "",
+    "apc": "",
+    "norm_apc": ", norm of the couplings, corrected",
+    "weighted_norm": ", norm weighted by the frequencies of letters",
+    "weighted_norm_apc": ", norm weighted by the frequencies of letters, corrected",
+}
+"""What the method text says of each way of scoring."""
+
 HANDEDNESS = (
     "Contacts and distances are the same for a fold and its mirror image, so no method here can know the "
     "handedness of a trace: RMSD and TM-score are those of the better mirror image."
@@ -343,7 +352,7 @@ def _method_texts(predictions: PredictionSet, scores: Mapping[str, Any] | None) 
     fit = scores["baselines"]["couplings_pseudolikelihood"]
     settings = "; ".join(
         f"{METHODS[name][0].lower()}: strength {one['strength']:g}, "
-        f"{'with' if one['weighted'] else 'without'} sequence weights"
+        f"{'with' if one['weighted'] else 'without'} sequence weights{SCORINGS[one['scoring']]}"
         for name, one in scores["baselines"].items()
     )
     tuning = (
