@@ -16,7 +16,7 @@ from web_operators import REGISTRY
 from web_support import Running, serving
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def small_registry() -> Iterator[None]:
     """The operators of these tests instead of those of the installation."""
     with pytest.MonkeyPatch.context() as patch:

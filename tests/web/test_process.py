@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from pydantic import ValidationError
-from web_support import API, wait_until
+from web_support import API, address, process
 
 from foldase_web.main import listen, main, only_server, url_of
 from foldase_web.settings import Settings, is_loopback
-
-
-@contextlib.contextmanager
-def process(home: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("FOLDASE_")}
-    started = subprocess.Popen(
-        [sys.executable, "-m", "foldase_web.main", "--home", str(home), *options],
-        env={**variables, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield started
-    finally:
-        if started.poll() is None:
-            started.kill()
-        started.communicate(timeout=20)
-
-
-def address(home: Path) -> str:
-    file = home / "server.json"
-    wait_until(file.exists, 60)
-    return json.loads(file.read_text())["url"]
 
 
 def listening(pid: int) -> list[str]:

@@ -12,9 +12,17 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import event
-from test_process import address, process
 from web_operators import ADD
-from web_support import API, Running, problem, serving, submit_bare_run, wait_until
+from web_support import (
+    API,
+    Running,
+    address,
+    problem,
+    process,
+    serving,
+    submit_bare_run,
+    wait_until,
+)
 
 from foldase.store import Store
 from foldase.store.clock import milliseconds

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -139,6 +142,25 @@ def raw_request(
         return received
 
 
-def server_file(home: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((home / "server.json").read_text())
-    return found
+@contextlib.contextmanager
+def process(home: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("FOLDASE_")}
+    started = subprocess.Popen(
+        [sys.executable, "-m", "foldase_web.main", "--home", str(home), *options],
+        env={**variables, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield started
+    finally:
+        if started.poll() is None:
+            started.kill()
+        started.communicate(timeout=20)
+
+
+def address(home: Path) -> str:
+    file = home / "server.json"
+    wait_until(file.exists, 60)
+    return json.loads(file.read_text())["url"]
