@@ -13,6 +13,7 @@ import torch
 from counted_memory import peak_of
 from safetensors.torch import load_file, save_file
 
+from foldase_kernels.attention import cpu
 from foldase_models.coevolution import FamilyConfig, random_chain, simulate_families
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
@@ -25,12 +26,12 @@ from foldase_models.folding.contacts.features import (
 )
 from foldase_models.folding.contacts.heads import DistanceBins
 from foldase_models.folding.contacts.losses import contact_losses
+from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.trace import BOND, lddt_ca, trace_from_distances
 from foldase_models.folding.contacts.weights import load_model, read_training, save_model
-from foldase_models.inference.contacts import predict_contacts
 from foldase_models.metrics import lddt, mirror_rmsd
+from foldase_models.planning import contacts as planning
 from foldase_models.planning import estimate_prediction, estimate_training, parameter_count
-from foldase_models.planning.contacts import activation_bytes
 
 TINY = ContactModelConfig(
     letters="ARND", width=8, blocks=1, heads=2, head_width=4, outer_width=4, sequences=6, recycles=1
@@ -325,6 +326,10 @@ def test_configurations_and_plans_do_without_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_planner_knows_what_attention_keeps():
+    assert planning.SMALL_SCORES == cpu.SMALL_SCORES
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("residues", "proteins"), [(28, 4), (64, 1), (100, 1)])
 def test_planned_memory_is_near_what_is_counted(training, residues, proteins):
@@ -344,5 +349,5 @@ def test_planned_memory_is_near_what_is_counted(training, residues, proteins):
                 contact_losses(out, coords, contacts, config, model.distance_bins)[0].backward()
 
     counted = peak_of(work)
-    planned = activation_bytes(config, residues, proteins, training=training)
+    planned = planning.activation_bytes(config, residues, proteins, training=training)
     assert abs(planned - counted) <= PLANNED_MEMORY * counted

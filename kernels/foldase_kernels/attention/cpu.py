@@ -9,8 +9,10 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from foldase_kernels.attention.cpu_tiles import tiled_backward, tiled_forward
-from foldase_kernels.attention.limits import SMALL_SCORES
 from foldase_kernels.attention.reference import position_offsets, score_dtype
+
+SMALL_SCORES = 8 * 2**20
+"""Bytes of scores up to which they are kept for the backward pass; below it tiling only costs time."""
 
 
 def attention_cpu(
@@ -29,7 +31,7 @@ def attention_cpu(
     Without ``need_lse`` the second tensor may be empty. Beyond inputs, outputs and their gradients, memory
     is ``O(keys)`` for a fixed number of rows: a few scratch tiles of about
     :data:`foldase_kernels.attention.cpu_tiles.TILE` bytes. Problems whose scores take less than
-    :data:`foldase_kernels.attention.limits.SMALL_SCORES` keep them instead.
+    :data:`SMALL_SCORES` keep them instead.
     """
     scores = q.numel() // q.shape[-1] * k.shape[-3] * score_dtype(q.dtype).itemsize
     run = _Direct if scores <= SMALL_SCORES else _Tiled

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foldase_kernels.attention.limits import SMALL_SCORES
 from foldase_models.folding.contacts.config import ContactModelConfig
 
+SMALL_SCORES = 8 * 2**20
+"""Bytes of scores that attention on the CPU keeps at most (``foldase_kernels.attention.cpu``)."""
 FLOAT = 4
 """Bytes of a float32."""
 PROCESS_BYTES = 450 * 2**20

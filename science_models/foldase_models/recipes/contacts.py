@@ -19,7 +19,7 @@ from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.features import Batch, Cropping, TrainingFamily, make_batch
 from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.model import ContactModel
-from foldase_models.inference.contacts import predict_contacts
+from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
 from foldase_models.training.checkpoints import CheckpointStore
 from foldase_models.training.config import TrainingConfig

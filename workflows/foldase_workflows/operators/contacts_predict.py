@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from foldase_models.folding.contacts.model import ContactModel
-    from foldase_models.inference.contacts import ContactPrediction
-
 MAX_RESIDUES = 1500
 """Longest chain taken: pairs of a longer one need more memory than a step of this kind reserves."""
 
@@ -91,8 +88,8 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
         import numpy as np
 
         from foldase_models.folding.contacts.features import shuffle_columns
+        from foldase_models.folding.contacts.predict import predict_contacts
         from foldase_models.folding.contacts.weights import load_model
-        from foldase_models.inference.contacts import predict_contacts
         from foldase_workflows.formats.mmcif_traces import write_trace
         from foldase_workflows.formats.zarr_predictions import PredictionsWriter
 
@@ -146,7 +143,7 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
             basis="40 families of 28 residues",
         )
 
-    def _complete(self, writer: Any, inputs: PredictInputs, model: ContactModel) -> None:
+    def _complete(self, writer: Any, inputs: PredictInputs, model: Any) -> None:
         config = model.config
         writer.complete(
             method="trained model, columns shuffled" if inputs.shuffle_columns else "trained model",
@@ -234,7 +231,7 @@ def _consensus(msa: NDArray[np.uint8], letters: str) -> str:
     return "".join(letters[index] for index in counts.argmax(axis=0))
 
 
-def _scores(target: _Target, found: ContactPrediction, min_separation: int) -> dict[str, float]:
+def _scores(target: _Target, found: Any, min_separation: int) -> dict[str, float]:
     from foldase_models.metrics import contact_precision, lddt, mirror_rmsd, pearson
 
     scores = {"confidence": float(found.confidence.mean())}
@@ -251,7 +248,7 @@ def _scores(target: _Target, found: ContactPrediction, min_separation: int) -> d
     return scores
 
 
-def _prediction(target: _Target, found: ContactPrediction, scores: Mapping[str, float]) -> Any:
+def _prediction(target: _Target, found: Any, scores: Mapping[str, float]) -> Any:
     from foldase_workflows.formats.zarr_predictions import Prediction
 
     return Prediction(

@@ -15,8 +15,6 @@ from foldase_workflows.contracts.ports import Families, Json, Model
 from foldase_workflows.operators._models import model_errors, use_cores
 
 if TYPE_CHECKING:
-    from foldase_models.recipes.contacts import ContactRecipe, Watcher
-    from foldase_models.training.trainer import StepReport
     from foldase_workflows.formats.zarr_families import FamilySet
 
 METRICS_EVERY = 5
@@ -146,7 +144,8 @@ def _model_config(inputs: TrainInputs, stored: FamilySet) -> ContactModelConfig:
     )
 
 
-def _recipe(inputs: TrainInputs) -> ContactRecipe:
+def _recipe(inputs: TrainInputs) -> Any:
+    """A ``ContactRecipe``."""
     from foldase_models.folding.contacts.features import Cropping
     from foldase_models.recipes.contacts import ContactRecipe
     from foldase_models.training.config import TrainingConfig
@@ -166,6 +165,7 @@ def _recipe(inputs: TrainInputs) -> ContactRecipe:
 
 
 def _read(stored: FamilySet, context: StepContext) -> list[Any]:
+    """All families as ``TrainingFamily``."""
     from foldase_models.folding.contacts.features import TrainingFamily
 
     families = []
@@ -176,10 +176,11 @@ def _read(stored: FamilySet, context: StepContext) -> list[Any]:
     return families
 
 
-def _watcher(context: StepContext) -> Watcher:
+def _watcher(context: StepContext) -> Any:
+    """A ``Watcher`` that reports to the context and stops when it says so."""
     from foldase_models.recipes.contacts import Watcher
 
-    def on_step(report: StepReport) -> None:
+    def on_step(report: Any) -> None:
         context.check_cancelled()
         context.progress(
             0.99 * report.step / report.steps,

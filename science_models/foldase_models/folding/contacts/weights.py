@@ -14,7 +14,6 @@ from safetensors.torch import load, save
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.model import ContactModel
-from foldase_models.training.checkpoints import write_durably
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -27,9 +26,9 @@ def save_model(folder: Path, model: ContactModel, training: Mapping[str, Any]) -
     """Write a model and what is known of its training (plain values) into an existing folder."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     described = {"kind": KIND, "version": VERSION, "config": model.config.to_json()}
-    write_durably(folder / WEIGHTS_FILE, save(tensors))
-    write_durably(folder / TRAINING_FILE, _json(training))
-    write_durably(folder / CONFIG_FILE, _json(described))
+    (folder / WEIGHTS_FILE).write_bytes(save(tensors))
+    (folder / TRAINING_FILE).write_bytes(_json(training))
+    (folder / CONFIG_FILE).write_bytes(_json(described))
 
 
 def load_model(folder: Path) -> ContactModel:

@@ -1,1 +1,0 @@
-"""Models at work on data they were not trained on."""
