@@ -8,9 +8,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import AfterValidator
 
 from foldase.scheduler import Failed, Progressed, Report, Scheduler, Started, Succeeded, Task, TaskId
 from foldase.store import Store, Submission
@@ -68,6 +69,32 @@ class Large(Add):
         return Estimate(seconds=(1.0, 2.0), memory_bytes=known.get("a", 0) * GIB, basis="a GiB each")
 
 
+def picky(value: int) -> int:
+    if value == 13:
+        raise RuntimeError("a bug in the operator")
+    return value
+
+
+class BrokenInputs(AddInputs):
+    c: Annotated[int, AfterValidator(picky)] = 0
+
+
+class Broken(Operator[BrokenInputs, AddOutputs]):
+    name = "test.broken"
+    version = 1
+    help = "an operator with bugs outside of run"
+    Inputs = BrokenInputs
+    Outputs = AddOutputs
+
+    def estimate(self, known: Any, hardware: Hardware) -> Estimate:
+        if known["a"] == 13:
+            raise RuntimeError("a bug in the estimate")
+        return Estimate(seconds=(1.0, 2.0), memory_bytes=GIB)
+
+    def run(self, inputs: BrokenInputs, context: StepContext) -> AddOutputs:
+        raise NotImplementedError
+
+
 class WriteInputs(Ports):
     text: str = ""
 
@@ -117,7 +144,7 @@ class Count(Operator[CountInputs, AddOutputs]):
         raise NotImplementedError
 
 
-OPERATORS = (Add(), AddBetter(), Dice(), Large(), Write(), Grow(), Count())
+OPERATORS = (Add(), AddBetter(), Dice(), Large(), Broken(), Write(), Grow(), Count())
 
 
 class VirtualClock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from foldase.scheduler import Started, Succeeded
+from foldase.scheduler import Failed, Started, Succeeded
 from foldase.scheduler.attempts import GRACE_SECONDS, LEASE_SECONDS
 from foldase.scheduler.retries import LOSS_CAP
 from foldase_workflows.contracts import Cause
@@ -354,6 +354,17 @@ def test_an_output_that_is_no_json_fails_the_step_and_not_the_scheduler(held):
     failed = held.step(run, "work").summary
     assert failed.state == "failed"
     assert failed.error["code"] == "bad_output"
+
+
+def test_an_error_that_is_no_json_does_not_stop_the_scheduler(held):
+    run = held.submit(one())
+    held.settle()
+    task = held.executor.task("work")
+    held.executor.reports.append(
+        Failed(task.run, task.step, task.fence, Cause.USER_ERROR, {"code": "x", "message": object()})
+    )
+    held.settle()
+    assert held.step(run, "work").summary.error["code"] == "unreadable_error"
 
 
 def test_texts_that_no_database_takes_are_mended(held):

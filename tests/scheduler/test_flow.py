@@ -217,6 +217,22 @@ def test_a_run_whose_operator_is_gone_fails_and_says_so(lab):
     assert set(lab.states(run).values()) == {"skipped"}
 
 
+@pytest.mark.parametrize("port", ["a", "c"])
+def test_an_operator_with_bugs_ends_its_own_step_only(lab, port):
+    text = f"""
+version: 1
+name: bugs
+steps:
+  bug: {{uses: test.broken@1, with: {{{port}: '${{{{ 12 + 1 }}}}'}}}}
+  fine: {{uses: test.add@1, with: {{a: 1}}}}
+"""
+    run = lab.run(text)
+    assert lab.states(run.id) == {"bug": "failed", "fine": "succeeded"}
+    error = lab.step(run.id, "bug").summary.error
+    assert error["code"] == "operator_error"
+    assert "a bug in the" in error["message"]
+
+
 def test_events_tell_the_whole_story_in_order(lab):
     run = lab.run(DIAMOND)
     found = lab.store.events.after(0, run=run.id)

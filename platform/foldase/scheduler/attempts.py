@@ -188,7 +188,7 @@ class Attempts:
         flow.succeed(step, report.outputs, text)
 
     def _failed(self, step: Step, report: Failed) -> None:
-        flow, cause, error = self._flow, report.cause, report.error
+        flow, cause, error = self._flow, report.cause, _storable(report.error)
         if step.run.cancel_requested:
             self._close(step, "cancelled", Cause.CANCELLED, error, report)
             flow.cancel(step)
@@ -251,6 +251,15 @@ _STOPPED = {
     "code": "platform_stopped",
     "message": "the platform was stopped while the step ran",
 }
+
+
+def _storable(error: Json) -> Json:
+    """The error as it came, unless it is no JSON."""
+    try:
+        dumps(error)
+    except (ValueError, TypeError):
+        return {"code": "unreadable_error", "message": repr(error)[:2000]}
+    return error
 
 
 def _names(task_id: TaskId) -> tuple[str, str, int]:

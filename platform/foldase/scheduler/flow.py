@@ -22,9 +22,6 @@ from foldase_workflows.spec import Item
 
 Json = dict[str, Any]
 
-_EXPECTED = (FoldaseError, ValueError, TypeError, KeyError)
-"""What expressions and inputs of a person may lead to while they are evaluated."""
-
 
 class Flow:
     """Moves runs on. ``journal`` and ``moment`` (milliseconds) belong to the present tick."""
@@ -145,7 +142,7 @@ class Flow:
                 self._expand(step)
             else:
                 self._give_inputs(step, None)
-        except _EXPECTED as error:
+        except FoldaseError as error:
             self.fail(step, Cause.BAD_INPUT, error_json(error))
 
     def _give_inputs(self, step: Step, item: Item | None) -> None:
@@ -185,7 +182,7 @@ class Flow:
             run.counts["pending"] += 1
             try:
                 self._give_inputs(born, item)
-            except _EXPECTED as error:
+            except FoldaseError as error:
                 self.fail(born, Cause.BAD_INPUT, error_json(error))
         if not found:
             self._gather(step)
@@ -300,9 +297,7 @@ class Flow:
     def _give_outputs(self, run: Run) -> None:
         try:
             run.outputs = run.plan.outputs(run.scope)
-            dumps(run.outputs)
-        except _EXPECTED as error:
-            run.outputs = None
+        except FoldaseError as error:
             run.error = {"cause": str(Cause.BAD_INPUT), **error_json(error)}
             run.state = "failed"
             return
@@ -311,11 +306,9 @@ class Flow:
         self.journal.output(run)
 
 
-def error_json(error: Exception) -> Json:
+def error_json(error: FoldaseError) -> Json:
     """The fields of an error as stored with a step."""
-    if isinstance(error, FoldaseError):
-        return dict(error.to_json())
-    return {"code": "bad_input", "message": str(error) or type(error).__name__}
+    return dict(error.to_json())
 
 
 def _of_items(bad: list[Step], items: list[Step], first: Json) -> str:

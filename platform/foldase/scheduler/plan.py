@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from foldase.store.identity import Identity, identify
+from foldase.store.jsontext import dumps
+from foldase_workflows.contracts.errors import BadInput, FoldaseError, Location
 from foldase_workflows.contracts.operator import Estimate, Hardware, Resources, Signature
 from foldase_workflows.spec import CheckedStep, CheckedWorkflow, Item, Retry, Scope
 from foldase_workflows.spec.ports import ports_of_operator
@@ -33,31 +36,37 @@ class StepPlan:
 
     def wanted(self, scope: Scope) -> bool:
         """Whether the condition of the step holds; raises BadInput."""
-        return self._workflow.condition(self.name, scope)
+        with _bad_input(self.name):
+            return self._workflow.condition(self.name, scope)
 
     def items(self, scope: Scope) -> list[Item]:
         """The items of a scattered step; raises BadInput."""
-        return self._workflow.items(self.name, scope) or []
+        with _bad_input(self.name):
+            return self._workflow.items(self.name, scope) or []
 
     def inputs(self, scope: Scope, item: Item | None) -> Json:
         """Complete, checked inputs; raises BadInput."""
-        return self._workflow.resolve_with(self.name, scope, item)
+        with _bad_input(self.name):
+            return self._workflow.resolve_with(self.name, scope, item)
 
     def identity(self, inputs: Mapping[str, Any]) -> Identity:
-        """The identity of the result for complete inputs."""
-        return identify(self.signature, inputs)
+        """The identity of the result for complete inputs; raises BadInput where a value is no JSON."""
+        with _bad_input(self.name):
+            return identify(self.signature, inputs)
 
     def allowed_failures(self, items: int) -> int:
         """How many of so many items may fail."""
         return self._step.failures_allowed(items)
 
     def resources(self, inputs: Json, hardware: Hardware) -> Resources:
-        """What one attempt reserves."""
-        return self._step.resources(inputs, hardware)
+        """What one attempt reserves; raises BadInput where the operator cannot estimate it."""
+        with _bad_input(self.name):
+            return self._step.resources(inputs, hardware)
 
     def estimate(self, inputs: Json, hardware: Hardware) -> Estimate | None:
-        """What one attempt is expected to take; None where nothing can be said."""
-        return self._step.estimate(inputs, hardware)
+        """What one attempt is expected to take; None where nothing can be said; raises BadInput."""
+        with _bad_input(self.name):
+            return self._step.estimate(inputs, hardware)
 
 
 class RunPlan:
@@ -76,4 +85,19 @@ class RunPlan:
 
     def outputs(self, scope: Scope) -> Json:
         """The outputs of the run; raises BadInput."""
-        return self._workflow.resolve_outputs(scope)
+        with _bad_input("outputs"):
+            found = self._workflow.resolve_outputs(scope)
+            dumps(found)
+            return found
+
+
+@contextmanager
+def _bad_input(where: str) -> Iterator[None]:
+    """Operators bring code of their own, which may raise anything: it ends its step and nothing else."""
+    try:
+        yield
+    except FoldaseError:
+        raise
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}"
+        raise BadInput(message, code="operator_error", location=Location(path=where)) from error

@@ -250,10 +250,14 @@ class Scheduler:
     def _size(self, step: Step, hardware: Hardware, now: float) -> None:
         """Find out what a ready step needs, and let it wait for that."""
         assert step.inputs is not None
-        step.resources = _resources(step, hardware)
-        estimate = step.plan.estimate(step.inputs, hardware)
-        step.estimate = estimate.to_json() if estimate else None
         self._flow.journal.step(step)
+        try:
+            step.resources = _resources(step, hardware)
+            estimate = step.plan.estimate(step.inputs, hardware)
+        except FoldaseError as fault:
+            self._flow.fail(step, Cause.BAD_INPUT, error_json(fault))
+            return
+        step.estimate = estimate.to_json() if estimate else None
         lacking = shortfall(step.resources, hardware)
         if lacking is not None:
             error = {
