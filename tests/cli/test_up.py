@@ -116,8 +116,9 @@ def test_up_prints_a_link_that_signs_in_once_and_ctrl_c_ends_everything(start) -
         httpx.get(url, trust_env=False)
 
 
-def test_a_killed_server_comes_back_under_its_address(start) -> None:
-    up = start()
+@pytest.mark.parametrize("options", [(), ("--port", "0")], ids=["first-free-port", "any-port"])
+def test_a_killed_server_comes_back_under_its_address(start, options: tuple[str, ...]) -> None:
+    up = start(*options)
     url = up.wait_for("foldase is at").split()[-1]
     with Client(home=up.home) as client:
         run = client.run(GREET, {"name": "before"}).id

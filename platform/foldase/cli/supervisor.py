@@ -152,7 +152,9 @@ class Supervisor:
     def keep_port(self, port: int) -> None:
         """Have the web server come back under the address that people know."""
         command = self.services["web"].command
-        if "--port" not in command:
+        if "--port" in command:
+            command[command.index("--port") + 1] = str(port)
+        else:
             command += ["--port", str(port)]
 
     def stop(self, *, grace_seconds: float = GRACE_SECONDS) -> None:

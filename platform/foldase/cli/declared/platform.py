@@ -9,7 +9,8 @@ import typer
 from foldase.cli.declared.options import AsJson, Home
 
 Port = Annotated[
-    int | None, typer.Option(min=1, max=65535, help="of the page (default: the first free one from 8420)")
+    int | None,
+    typer.Option(min=0, max=65535, help="of the page; 0: any free one (default: the first free from 8420)"),
 ]
 
 
