@@ -136,6 +136,7 @@ def _statements(tree: ast.Module) -> Iterator[tuple[ast.stmt, bool]]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node, top_level
         inside = top_level and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inside = inside and not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
         pending += [(child, inside) for child in ast.iter_child_nodes(node)]
 
 
