@@ -92,6 +92,7 @@ def test_interrupted_and_continued_is_uninterrupted_bitwise(tmp_path, stop_after
     trainer = trainer_of(continued, store=CheckpointStore(tmp_path))
     second = run_and_collect(trainer)
     assert first + second == wanted
+    assert trainer.curve == whole_trainer.curve
     for name, parameter in whole.model.named_parameters():
         assert torch.equal(parameter, dict(continued.model.named_parameters())[name])
         assert torch.equal(whole_trainer.average[name], trainer.average[name])
@@ -99,6 +100,15 @@ def test_interrupted_and_continued_is_uninterrupted_bitwise(tmp_path, stop_after
     trainer.load_average()
     x = whole.batch(99)
     assert torch.equal(whole.model.eval()(x), continued.model.eval()(x))
+
+
+def test_the_curve_is_thinned_out():
+    trainer = trainer_of(Problem(), steps=450)
+    losses = run_and_collect(trainer)
+    curve = trainer.curve
+    assert curve["step"] == list(range(3, 451, 3))
+    assert curve["loss"][0] == pytest.approx(np.mean(losses[:3]))
+    assert curve["loss"][-1] == pytest.approx(np.mean(losses[-3:]))
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):
@@ -127,6 +137,8 @@ def test_bad_gradients_are_skipped_and_counted():
     trainer = trainer_of(problem)
     summary = trainer.run()
     assert summary.skipped_steps == 3
+    assert len(summary.curve["loss"]) == 27
+    assert all(math.isfinite(loss) for loss in summary.curve["loss"])
     assert all(bool(p.isfinite().all()) for p in problem.model.parameters())
 
 

@@ -112,7 +112,7 @@ def train_contacts(
     model.eval()
     final = validate(model, unseen) if unseen else {}
     watcher.validation(summary.steps, final)
-    return model, _record(recipe, len(seen), held_back, summary, final)
+    return model, _record(model, recipe, (len(seen), held_back), summary, final)
 
 
 def validate(model: ContactModel, families: Sequence[TrainingFamily]) -> dict[str, float]:
@@ -200,12 +200,19 @@ def _check(families: Sequence[TrainingFamily], config: ContactModelConfig) -> No
 
 
 def _record(
-    recipe: ContactRecipe, seen: int, held_back: int, summary: TrainingSummary, final: Mapping[str, float]
+    model: ContactModel,
+    recipe: ContactRecipe,
+    families: tuple[int, int],
+    summary: TrainingSummary,
+    final: Mapping[str, float],
 ) -> dict[str, Any]:
+    """What is kept with the weights; no times, so that the same training gives the same bytes."""
     return {
         "recipe": recipe.to_json(),
-        "families": seen,
-        "families_held_back": held_back,
+        "families": families[0],
+        "families_held_back": families[1],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "curve": dict(summary.curve),
         "steps": summary.steps,
         "skipped_steps": summary.skipped_steps,
         "validation": dict(final),

@@ -7,6 +7,7 @@ takes the very steps an uninterrupted one takes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from torch import nn
 from foldase_models.errors import ModelError
 from foldase_models.training.checkpoints import Checkpoint, CheckpointStore, subset
 from foldase_models.training.config import TrainingConfig, average_decay, learning_rate
+
+CURVE_POINTS = 200
+"""Points of the loss curve that a run keeps."""
 
 BatchT = TypeVar("BatchT")
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
@@ -47,13 +51,21 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
-    """How a run ended. ``seconds`` is the wall time of this process, ``first_step`` where it took over."""
+    """How a run ended.
+
+    Attributes:
+        steps: done in all.
+        first_step: where this process took over.
+        skipped_steps: whose gradients were not finite.
+        seconds: wall time of this process.
+        curve: ``step`` and the mean ``loss`` since the point before, at most :data:`CURVE_POINTS` points.
+    """
 
     steps: int
     first_step: int
     skipped_steps: int
     seconds: float
-    loss: float
+    curve: Mapping[str, list[float]]
 
 
 class Trainer(Generic[BatchT]):
@@ -73,7 +85,8 @@ class Trainer(Generic[BatchT]):
         self.step = 0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
-        self._last_loss = float("nan")
+        self._losses: list[float] = []
+        self.curve: dict[str, list[float]] = {"step": [], "loss": []}
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = _optimizer(self.parameters, config)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -112,7 +125,7 @@ class Trainer(Generic[BatchT]):
             if self.step > first:
                 self._save()
         seconds = time.monotonic() - started
-        return TrainingSummary(self.step, first, self.skipped_steps, seconds, self._last_loss)
+        return TrainingSummary(self.step, first, self.skipped_steps, seconds, self.curve)
 
     def load_average(self) -> None:
         """Put the averaged weights into the model: the result of the training."""
@@ -153,16 +166,26 @@ class Trainer(Generic[BatchT]):
             list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay
         )
         self.step += 1
-        self._last_loss = float(loss.detach())
+        self._remember(float(loss.detach()))
         return StepReport(
             step=self.step,
             steps=self.config.steps,
-            loss=self._last_loss,
+            loss=float(loss.detach()),
             learning_rate=rate,
             gradient_norm=float(norm),
             seconds=time.monotonic() - started,
             values={name: float(value.detach()) for name, value in values.items()},
         )
+
+    def _remember(self, loss: float) -> None:
+        """Add to the curve: one point for every so many steps, of the losses that were finite."""
+        if math.isfinite(loss):
+            self._losses.append(loss)
+        every = -(-self.config.steps // CURVE_POINTS)
+        if self._losses and (self.step % every == 0 or self.step == self.config.steps):
+            self.curve["step"].append(self.step)
+            self.curve["loss"].append(sum(self._losses) / len(self._losses))
+            self._losses.clear()
 
     def _skip(self, loss: float) -> None:
         self.skipped_steps += 1
@@ -184,7 +207,12 @@ class Trainer(Generic[BatchT]):
             state = self.optimizer.state.get(parameter, {})
             tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         tensors["rng.torch"] = torch.get_rng_state()
-        values = {"skipped_steps": self.skipped_steps, "bad_in_a_row": self._bad_in_a_row}
+        values = {
+            "skipped_steps": self.skipped_steps,
+            "bad_in_a_row": self._bad_in_a_row,
+            "losses": self._losses,
+            "curve": self.curve,
+        }
         self.checkpoints.save(Checkpoint(self.step, tensors, values))
 
     def _resume(self) -> None:
@@ -209,6 +237,8 @@ class Trainer(Generic[BatchT]):
         torch.set_rng_state(found.tensors["rng.torch"])
         self.skipped_steps = int(found.values["skipped_steps"])
         self._bad_in_a_row = int(found.values["bad_in_a_row"])
+        self._losses = list(found.values["losses"])
+        self.curve = {name: list(points) for name, points in found.values["curve"].items()}
         self.step = found.step
 
 
