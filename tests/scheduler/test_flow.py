@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from foldase_workflows.contracts import Cause
 
@@ -231,6 +232,17 @@ steps:
     error = lab.step(run.id, "bug").summary.error
     assert error["code"] == "operator_error"
     assert "a bug in the" in error["message"]
+
+
+def test_a_run_that_makes_no_sense_does_not_stop_the_others(lab):
+    broken, fine = lab.submit(DIAMOND), lab.submit(DIAMOND, {"x": 9})
+    with lab.store.database.write() as connection:
+        connection.execute(
+            text("UPDATE step SET name = 'nobody' WHERE run = :run AND id = 'left'"), {"run": broken}
+        )
+    lab.settle()
+    assert lab.get(fine).summary.state == "succeeded"
+    assert lab.get(broken).summary.error["code"] == "unreadable_run"
 
 
 def test_events_tell_the_whole_story_in_order(lab):

@@ -13,8 +13,9 @@ from foldase_workflows.contracts.artifacts import artifacts_in
 
 Json = dict[str, Any]
 
-_FORGET_AT = 100_000
-"""Keys remembered at most; then all are forgotten, which costs one query each."""
+_KEYS_KEPT = 100_000
+_BYTES_KEPT = 64 << 20
+"""Keys and outputs remembered at most; then all are forgotten, which costs further queries."""
 _FEW = 64
 """A batch of so few keys is worth a look at what else the run of a hit made."""
 
@@ -35,6 +36,7 @@ class CacheDesk:
         self._known: set[str] = set()
         self._results: dict[str, Result] = {}
         self._prefetched: set[str] = set()
+        self._bytes = 0
         self._leaders: dict[str, Step] = {}
         self._followers: dict[str, list[Step]] = {}
 
@@ -46,17 +48,18 @@ class CacheDesk:
         """The database will have a row for a key."""
         self._known.add(key)
         if result is not None:
-            self._results[key] = result
+            self._keep(key, result)
 
     def look_up(self, keys: Iterable[str], cache: CacheConnection) -> None:
         """Ask the database about all keys that are not yet answered, in one query."""
         missing = {key for key in keys if key not in self._results}
         if not missing:
             return
-        if len(self._known) > _FORGET_AT:
+        if len(self._known) > _KEYS_KEPT or self._bytes > _BYTES_KEPT:
             self._known.clear()
             self._results.clear()
             self._prefetched.clear()
+            self._bytes = 0
         rows = cache.reader.find(missing)
         self._remember(rows)
         if len(missing) <= _FEW:
@@ -99,4 +102,8 @@ class CacheDesk:
         for row in rows:
             self._known.add(row.key)
             if row.outputs is not None:
-                self._results[row.key] = Result(row.outputs, row.run, row.step)
+                self._keep(row.key, Result(row.outputs, row.run, row.step))
+
+    def _keep(self, key: str, result: Result) -> None:
+        self._results[key] = result
+        self._bytes += len(result.outputs)

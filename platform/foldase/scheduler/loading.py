@@ -9,7 +9,7 @@ from foldase.scheduler.model import UNSETTLED, Run, Step, gathered
 from foldase.scheduler.plan import RunPlan
 from foldase.store.commits import Commits, LoadedRun
 from foldase.store.jsontext import loads, loads_or_none
-from foldase_workflows.contracts.errors import FoldaseError
+from foldase_workflows.contracts.errors import Damaged, FoldaseError
 from foldase_workflows.contracts.operator import Resources
 from foldase_workflows.contracts.registry import Registry
 from foldase_workflows.spec import from_json
@@ -19,12 +19,19 @@ def load_run(commits: Commits, run_id: str, registry: Registry) -> Run | Foldase
     """A live run, or the error that its workflow gives now, for example because an operator is gone."""
     loaded = commits.load(run_id)
     try:
-        plan = RunPlan(from_json(loads(loaded.document), registry))
+        run = _built(loaded, registry)
     except FoldaseError as error:
         return error
-    run = _run(loaded, plan)
+    except Exception as error:  # noqa: BLE001  # one run that makes no sense must not stop all others
+        message = f"the stored run cannot be read: {type(error).__name__}: {error}"
+        return Damaged(message, code="unreadable_run")
     if run.resumed_from is not None:
         run.root, run.prior = commits.finished_before(run.resumed_from)
+    return run
+
+
+def _built(loaded: LoadedRun, registry: Registry) -> Run:
+    run = _run(loaded, RunPlan(from_json(loads(loaded.document), registry)))
     for row in loaded.steps:
         _add_step(run, row)
     for attempt in loaded.attempts:

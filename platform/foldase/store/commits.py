@@ -322,5 +322,5 @@ _FIND = select(_cache.c.key, _cache.c.outputs, _cache.c.run, _cache.c.step).wher
 _SIBLINGS = (
     select(_cache.c.key, _cache.c.outputs, _cache.c.run, _cache.c.step)
     .where(_cache.c.run == bindparam("of_run"))
-    .limit(20_000)
+    .limit(5_000)
 )
