@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foldase_kernels import evoformer_attention, merge_attention
-from foldase_kernels.attention import cpu, cpu_tiles
+from foldase_kernels.attention import api, cpu, cpu_tiles
 
 FORWARD_TOLERANCE = 1e-5
 """Relative to the largest value, float32 against float64."""
@@ -327,6 +327,17 @@ def test_bad_arguments_are_named(message, changes):
         evoformer_attention(
             arguments.pop("q"), arguments.pop("k"), arguments.pop("v"), arguments.pop("biases"), **arguments
         )
+
+
+def test_auto_says_once_what_it_chose(caplog, monkeypatch):
+    monkeypatch.setattr(api, "_reported", set())
+    tensors = make((), 1, 3, 3, 1, 8, dtype=torch.float32)
+    with caplog.at_level("INFO", logger="foldase_kernels"):
+        for _ in range(3):
+            evoformer_attention(*(tensors[name] for name in "qkv"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "evoformer_attention on cpu uses backend 'cpu'"
+    ]
 
 
 def test_merge_refuses_parts_that_do_not_fit():

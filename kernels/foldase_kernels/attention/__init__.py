@@ -6,12 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foldase_kernels.attention.api import available_backends, evoformer_attention
+    from foldase_kernels.attention.api import available_backends, choose_backend, evoformer_attention
     from foldase_kernels.attention.merge import merge_attention
 
-__all__ = ["available_backends", "evoformer_attention", "merge_attention"]
+__all__ = ["available_backends", "choose_backend", "evoformer_attention", "merge_attention"]
 
-_HOMES = {"available_backends": "api", "evoformer_attention": "api", "merge_attention": "merge"}
+_HOMES = {
+    "available_backends": "api",
+    "choose_backend": "api",
+    "evoformer_attention": "api",
+    "merge_attention": "merge",
+}
 
 
 def __getattr__(name: str) -> object:

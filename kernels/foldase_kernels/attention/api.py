@@ -38,8 +38,8 @@ def available_backends() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
-def _choose(device: torch.device) -> str:
-    """The best backend for a device; says so once per device type."""
+def choose_backend(device: torch.device) -> str:
+    """What ``backend="auto"`` takes for tensors of a device; logged once per device type."""
     chosen = "cpu" if device.type == "cpu" else "reference"
     if device.type not in _reported:
         _reported.add(device.type)
@@ -49,7 +49,7 @@ def _choose(device: torch.device) -> str:
 
 def _backend(name: str, device: torch.device) -> Backend:
     if name == "auto":
-        return _BACKENDS[_choose(device)]
+        return _BACKENDS[choose_backend(device)]
     if name not in _BACKENDS:
         raise ValueError(f"backend {name!r} is not available; expected auto, {', '.join(_BACKENDS)}")
     if name == "cpu" and device.type != "cpu":

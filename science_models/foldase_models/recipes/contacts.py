@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foldase_kernels.attention import choose_backend
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.features import Batch, Cropping, TrainingFamily, make_batch
@@ -217,4 +218,5 @@ def _record(
         "skipped_steps": summary.skipped_steps,
         "validation": dict(final),
         "torch": torch.__version__,
+        "attention_backend": choose_backend(next(model.parameters()).device),
     }

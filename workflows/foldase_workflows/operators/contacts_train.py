@@ -90,6 +90,7 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
                 checkpoints=context.checkpoints,
                 watcher=_watcher(context),
             )
+        context.log(f"attention ran on the {record['attention_backend']!r} backend")
         tree = context.new_tree("model")
         scores = dict(record["validation"])
         save_model(tree, model, {**record, "energy_seed": stored.attributes.get("energy_seed")})
