@@ -29,11 +29,9 @@ class Journal:
         self._steps: dict[Step, None] = {}
         self._progressed: dict[Step, None] = {}
         self._runs: dict[Run, None] = {}
-        self._attempts: dict[tuple[str, str, int], Json] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._identities: dict[str, Json] = {}
-        self._logs: dict[tuple[str, str, str, int], tuple[Step, int]] = {}
-        self._late: list[Run] = []
+        self._logs: dict[tuple[Step, str, int], int] = {}
 
     def step(self, step: Step) -> None:
         """The row of a step changed, and everybody shall know."""
@@ -110,7 +108,7 @@ class Journal:
 
     def log(self, step: Step, kind: str, offset: int) -> None:
         """The log or the metrics of the present attempt grew to ``offset`` bytes."""
-        self._logs[(step.run.id, step.id, kind, step.attempt)] = (step, offset)
+        self._logs[step, kind, step.attempt] = offset
 
     def identity(self, key: str, components: Json, moment: int) -> None:
         """A cache key that the database does not know yet."""
@@ -148,11 +146,11 @@ class Journal:
         for step in self._progressed:
             if step not in self._steps:
                 self._write_progress(step)
-        for (run, step_id, kind, attempt), (_, offset) in self._logs.items():
+        for (step, kind, attempt), offset in self._logs.items():
             data = dumps({"attempt": attempt, "offset": offset})
-            changes.events.append(NewEvent(f"step.{kind}", run, step_id, data))
-        for run_changed in self._runs:
-            self._write_run(run_changed, now)
+            changes.events.append(NewEvent(f"step.{kind}", step.run.id, step.id, data))
+        for run in self._runs:
+            self._write_run(run, now)
         return changes
 
     def committed(self) -> None:

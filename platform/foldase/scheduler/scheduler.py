@@ -94,6 +94,10 @@ class Scheduler:
             self.trouble = error
             self._forget()
             return False
+        except BaseException:
+            # Whatever it was, the memory may be half-way between two states.
+            self._forget()
+            raise
         self.trouble = None
         return busy
 
