@@ -18,8 +18,8 @@ Method = Literal["mean_field", "pseudolikelihood"]
 SLOPE = 1.7
 MIDPOINT = 2.4
 """Of the logistic in :func:`probability_of_scores`: the middle of what fits simulated families of 60 residues
-and 20 letters with 120 to 1,000 sequences, weak and strong couplings, both methods (slopes 1.25 to 2.5,
-midpoints 2.1 to 2.5; ``benchmarks/contacts_baselines.py calibration``)."""
+and 20 letters with 120 to 1,000 sequences, weak and strong couplings, both methods (slopes 0.8 to 2.5,
+midpoints 2.1 to 3.0; ``benchmarks/contacts_baselines.py calibration``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,9 @@ Scoring = Literal["plain", "apc", "norm_apc", "weighted_norm", "weighted_norm_ap
 
 GRIDS: dict[Baseline, tuple[float, ...]] = {
     "mi": (0.0, 0.05, 0.15, 0.3, 0.5, 0.7),
-    "mi_apc": (0.0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85),
-    "couplings_mean_field": (0.1, 0.3, 0.5, 0.7, 0.85, 0.95),
-    "couplings_pseudolikelihood": (2.0, 6.0, 20.0, 60.0, 180.0),
+    "mi_apc": (0.0, 0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95),
+    "couplings_mean_field": (0.03, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95),
+    "couplings_pseudolikelihood": (2.0, 6.0, 20.0, 60.0, 180.0, 540.0, 1600.0),
 }
 """Strengths tried for each: the share of the uniform distribution, or the penalty of squared couplings."""
 SCORINGS: dict[Baseline, tuple[Scoring, ...]] = {
