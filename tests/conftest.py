@@ -41,6 +41,33 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"random choices: --hypothesis-seed={config.option.hypothesis_seed}"
 
 
+_NOT_PROVIDED_BY_CI = ("FOLDASE_TEST_DATA", "needs root")
+"""Reasons of skips that stay skips in CI: real files that the project does not carry, rights it may not have."""
+_skips: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note skips for which the continuous integration has no excuse, since it installs what they need."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2])
+        if not any(excuse in reason for excuse in _NOT_PROVIDED_BY_CI):
+            _skips.append(f"{report.nodeid}: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which skips made the session fail."""
+    if os.environ.get("FOLDASE_FORBID_SKIPS") and _skips:
+        terminalreporter.section("skipped, although what they need is provided for")
+        for line in _skips:
+            terminalreporter.write_line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that skipped what it must not."""
+    if os.environ.get("FOLDASE_FORBID_SKIPS") and _skips and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(scope="session")
 def live_platform() -> Iterator[LivePlatform]:
     """The runtime on a local Ray cluster, started once per test session; nothing of it is left behind.
