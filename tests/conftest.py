@@ -42,7 +42,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 _NOT_PROVIDED_BY_CI = ("FOLDASE_TEST_DATA", "needs root")
-"""Reasons of skips that stay skips in CI: real files that the project does not carry, rights it may not have."""
+"""Reasons that stay skips in CI: real files the project does not carry, rights it may lack."""
 _skips: list[str] = []
 
 
