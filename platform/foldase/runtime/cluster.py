@@ -111,8 +111,10 @@ def prepare_environment(home: Path, cluster: str) -> None:
             "RAY_USAGE_STATS_ENABLED": "0",
             # This makes the node's address 127.0.0.1; only then do Ray's servers listen there alone.
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            # Attempts are ours: an out-of-memory kill must never be followed by a silent repetition.
-            "RAY_task_oom_retries": "0",
+            # Short memory is our business: Ray's monitor would end the scheduler together with the culprit.
+            "RAY_memory_monitor_refresh_ms": "0",
+            # The kernel's last resort shall hit workers, which ask for it themselves.
+            "RAY_worker_oom_score_adjustment": "0",
             "RAY_DEDUP_LOGS": "0",
             "PYTHONUNBUFFERED": "1",
         }

@@ -87,6 +87,7 @@ class Worker:
     cpu_seconds: float = 0.0
     current: TaskId | None = None
     ended_because: str | None = None
+    ended_as: Cause | None = None
 
     @property
     def idle(self) -> bool:

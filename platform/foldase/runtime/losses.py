@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from foldase.runtime.context import now_text
 from foldase.runtime.fleet import Worker
+from foldase.runtime.machine import memory_free
+from foldase.runtime.processes import descendants, status_of
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Task
 from foldase_workflows.contracts.failures import Cause
 
+logger = logging.getLogger(__name__)
+
+_LEAST_FREE, _MOST_FREE = 128 << 20, 1 << 30
+_RELEASE_SECONDS = 2.0
+"""How long the kernel may take to give back the memory of a dead process."""
+
+_COMPLAINT_SECONDS = 60.0
 _TAIL_BYTES = 8 * 1024
 _DETAIL = re.compile(r"Worker exit detail:\s*(.*?)(?:\. |$)", re.DOTALL)
 _LOW_MEMORY = re.compile(r"low on memory|out of memory|OutOfMemory", re.IGNORECASE)
 _LARGE_SHARE = 0.1
+
+
+class MemoryGuard:
+    """Chooses whom to end before the node runs out of memory.
+
+    Ray has such a guard, but it ends several processes at once and takes the scheduler for one of them.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._floor = max(_LEAST_FREE, min(_MOST_FREE, total // 20))
+        self._again_at = self._complain_at = 0.0
+
+    def victim(self, workers: Iterable[Worker], now: float) -> Worker | None:
+        """The worker furthest above what its step has reserved, when memory is short and it matters."""
+        if now < self._again_at or memory_free() >= self._floor:
+            return None
+        sizes = {worker.name: (worker, _memory_of(worker)) for worker in workers if worker.process}
+        large = [pair for pair in sizes.values() if pair[1] >= self._floor]
+        if not large:
+            if now >= self._complain_at:
+                logger.warning("memory is short, and no worker of ours is the reason")
+                self._complain_at = now + _COMPLAINT_SECONDS
+            return None
+        self._again_at = now + _RELEASE_SECONDS
+        worker, size = max(large, key=lambda pair: pair[1] - _reserved(pair[0]))
+        worker.memory_bytes = size
+        return worker
 
 
 class OomCounter:
@@ -39,8 +77,8 @@ def cause_of(worker: Worker, error: str, *, kernel_killed: bool, node_memory: in
     return Cause.WORKER_LOST
 
 
-def lost(task: Task, cause: Cause, how: str) -> Failed:
-    """The report of a task whose worker is gone."""
+def lost(task: Task, cause: Cause, how: str, memory_bytes: int) -> Failed:
+    """The report of a task whose worker is gone; ``memory_bytes`` is what it was last seen to use."""
     if cause is Cause.OOM_HOST:
         error = {
             "code": "oom_host",
@@ -53,7 +91,7 @@ def lost(task: Task, cause: Cause, how: str) -> Failed:
             "message": f"the worker process ended while it ran the step ({how})",
             "hint": "the log of the step has the last words of the worker",
         }
-    return Failed(task.run, task.step, task.fence, cause, error, exit=how)
+    return Failed(task.run, task.step, task.fence, cause, error, peak_memory_bytes=memory_bytes, exit=how)
 
 
 def how_it_ended(error: str) -> str:
@@ -77,6 +115,18 @@ def last_words(workplace: Workplace, worker: str, task: Task) -> None:
             log.write(entry)
     except OSError:
         return
+
+
+def _memory_of(worker: Worker) -> int:
+    assert worker.process is not None
+    tree = [worker.process, *descendants(worker.process.pid)]
+    found = (status_of(process.pid) for process in tree)
+    return sum(status.memory_bytes for status in found if status is not None)
+
+
+def _reserved(worker: Worker) -> int:
+    begun = [one.task for one in worker.tasks.values() if one.began_at is not None]
+    return max((task.resources.memory_bytes for task in begun), default=0)
 
 
 def _tail(path: Path) -> str:

@@ -21,11 +21,19 @@ def this_machine() -> Hardware:
 
 def memory_used() -> int:
     """Bytes of memory in use on the machine, without what the kernel would give back at once."""
-    figures = {}
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, rest = line.partition(":")
-        figures[name] = int(rest.split()[0]) * 1024
-    return figures["MemTotal"] - figures["MemAvailable"]
+    return _memory() - memory_free()
+
+
+def memory_free() -> int:
+    """Bytes that can still be had, on the machine and within the limit of the container."""
+    free = _figures(_read(Path("/proc/meminfo")), 1024).get("MemAvailable", 0)
+    limit = _read(_CGROUP / "memory.max").strip()
+    if limit.isdigit():
+        current = int(_read(_CGROUP / "memory.current") or 0)
+        # Cached files count as used there, and yet they give way.
+        cached = _figures(_read(_CGROUP / "memory.stat"), 1).get("inactive_file", 0)
+        free = min(free, int(limit) - current + cached)
+    return max(0, free)
 
 
 def _cpus() -> float:
@@ -40,6 +48,12 @@ def _memory() -> int:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _read(_CGROUP / "memory.max").strip()
     return min(total, int(limit)) if limit.isdigit() else total
+
+
+def _figures(text: str, unit: int) -> dict[str, int]:
+    """Lines of ``name: number`` or ``name number``, in bytes."""
+    rows = (line.replace(":", " ").split() for line in text.splitlines())
+    return {row[0]: int(row[1]) * unit for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
 def _gpus() -> tuple[Gpu, ...]:

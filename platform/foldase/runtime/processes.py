@@ -17,6 +17,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_OOM_SCORE = 800
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -167,6 +168,12 @@ def wait_gone(processes: Iterable[ProcessId], *, within_seconds: float) -> bool:
 def become_subreaper() -> None:
     """Let orphaned descendants become children of this process instead of leaving its tree."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def prefer_to_die() -> None:
+    """When the kernel runs out of memory, let it end this process rather than one that others need."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
 
 
 def die_with_parent(signal_number: int = signal.SIGKILL) -> None:

@@ -22,7 +22,8 @@ from foldase.runtime.cluster_view import ClusterNode, cluster_nodes, short_id
 from foldase.runtime.crew import Adopted, CallFailed, Crew, Event, Gone, Ready, Recalled
 from foldase.runtime.fleet import Assigned, Fleet, Kind, Node, Send, StartWorker, Worker
 from foldase.runtime.inbox import Inbox
-from foldase.runtime.losses import OomCounter, cause_of, how_it_ended, last_words, lost
+from foldase.runtime.losses import MemoryGuard, OomCounter, cause_of, how_it_ended, last_words, lost
+from foldase.runtime.machine import this_machine
 from foldase.runtime.pace import Pace
 from foldase.runtime.processes import status_of
 from foldase.runtime.settings import RuntimeSettings
@@ -67,6 +68,7 @@ class RayExecutor:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._crew = Crew(settings, secrets.token_hex(8), self._events.put)
         self._oom = OomCounter()
+        self._memory = MemoryGuard(this_machine().memory_bytes)
         self._start_failures: dict[Kind, int] = {}
         self._on_fault = on_fault
         self._closed = threading.Event()
@@ -262,6 +264,9 @@ class RayExecutor:
                 self._silent(worker, now)
             else:
                 self._look_at_tasks(worker, now)
+        large = self._memory.victim(self.fleet.workers.values(), now)
+        if large is not None and large.state != "ending":
+            self._end(large, "it was ended before it exhausted the node's memory", Cause.OOM_HOST)
         for recall in (*self.fleet.recalls(), *self.fleet.overdue()):
             self._crew.recall(recall.worker, recall.tasks)
         for stop in self.fleet.surplus(self._settings.idle_seconds):
@@ -294,9 +299,10 @@ class RayExecutor:
         else:
             self._end(worker, f"no sign of life for {self._settings.lease_seconds:g} s")
 
-    def _end(self, worker: Worker, why: str) -> None:
+    def _end(self, worker: Worker, why: str, cause: Cause | None = None) -> None:
+        logger.info("worker %s is ended: %s", worker.name, why)
         worker.state = "ending"
-        worker.ended_because = why
+        worker.ended_because, worker.ended_as = why, cause
         worker.last_seen = time.monotonic()
         self._crew.kill(worker.name)
 
@@ -317,8 +323,10 @@ class RayExecutor:
     def _settle(self, worker: Worker, left: list[Assigned], current: TaskId | None, error: str) -> None:
         """Report the tasks of a lost worker that it had begun, and let others run them that it had not."""
         how = worker.ended_because or how_it_ended(error)
+        logger.info("worker %s is gone: %s", worker.name, how)
         memory = sum(node.hardware.memory_bytes for node in self.nodes if node.id == worker.node)
-        cause = cause_of(worker, error, kernel_killed=self._oom.risen(), node_memory=memory)
+        kernel_killed = self._oom.risen()
+        cause = worker.ended_as or cause_of(worker, error, kernel_killed=kernel_killed, node_memory=memory)
         if any(node.id == worker.node and not node.alive for node in self.nodes):
             cause = Cause.NODE_LOST
         again = []
@@ -328,7 +336,8 @@ class RayExecutor:
             elif task_id(assigned.task) == current:
                 last_words(self._workplace, worker.name, assigned.task)
                 # It may have died before it could say that it had begun.
-                self._inbox.put([_started(assigned.task, worker), lost(assigned.task, cause, how)])
+                failed = lost(assigned.task, cause, how, worker.memory_bytes)
+                self._inbox.put([_started(assigned.task, worker), failed])
             else:
                 again.append(assigned.task)
         with self.lock:

@@ -14,7 +14,13 @@ import ray
 from ray.exceptions import RayActorError
 
 from foldase.runtime.capture import ProcessCapture
-from foldase.runtime.processes import ProcessId, become_subreaper, end_children, this_process
+from foldase.runtime.processes import (
+    ProcessId,
+    become_subreaper,
+    end_children,
+    prefer_to_die,
+    this_process,
+)
 from foldase.runtime.settings import (
     NAMESPACE,
     SCHEDULER,
@@ -99,6 +105,7 @@ class WorkerActor:
 
     def __init__(self, config: WorkerConfig) -> None:
         become_subreaper()
+        prefer_to_die()
         for variable in SECRET_VARIABLES:
             os.environ.pop(variable, None)
         os.environ[WORKER_VARIABLE] = config.name
