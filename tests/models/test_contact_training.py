@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +17,7 @@ from foldase_models.folding.contacts import ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily
 from foldase_models.metrics import contact_precision
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts, validate
-from foldase_models.training import TrainingConfig
+from foldase_models.training import CheckpointStore, TrainingConfig
 
 TINY = ContactModelConfig(
     letters="ARND",
@@ -148,3 +153,46 @@ def test_families_of_different_lengths_train_together():
     assert record["steps"] == 4
     assert 0 <= contact_precision(np.zeros((16, 16)), families[0].contacts, min_separation=4)["L"] <= 1
     assert not model.training
+
+
+_TRAIN_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+sys.path.insert(0, sys.argv[1])
+torch.set_num_threads(1)
+import test_contact_training as t
+t.train_contacts(t.make_families(6), t.TINY, t.recipe_of(60), checkpoints=Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_process_is_continued_to_the_same_model(tmp_path):
+    """SIGKILL at a random moment, then once more, then the rest: the model is that of a quiet run."""
+    families = make_families(6)
+    whole, _ = train_contacts(families, TINY, recipe_of(60))
+    reached = 0
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _TRAIN_IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path)]
+        )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            steps = CheckpointStore(tmp_path).steps()
+            if steps and steps[0] > reached + 3:
+                break
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        reached = CheckpointStore(tmp_path).load_latest().step
+        assert reached > 0
+    first = []
+    continued, _ = train_contacts(
+        families,
+        TINY,
+        recipe_of(60),
+        checkpoints=tmp_path,
+        watcher=Watcher(step=lambda report: first.append(report.step)),
+    )
+    assert first[:1] in ([reached + 1], [])
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, continued.state_dict()[name]), name
