@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
+
 from foldase_workflows.contracts import NotFound, Operator, Ports, Registry, StepContext, default_registry
 from foldase_workflows.contracts.ports import Fasta, Report, ports_of
-from pydantic import Field
 
 
 class TrimInputs(Ports):

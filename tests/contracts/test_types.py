@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from foldase_workflows.contracts.types import PortType, Storage, list_of, parse_type, type_names
 from hypothesis import given
 from hypothesis import strategies as st
+
+from foldase_workflows.contracts.types import PortType, Storage, list_of, parse_type, type_names
 
 TYPES = st.recursive(
     st.sampled_from(type_names()).map(PortType), lambda inner: inner.map(list_of), max_leaves=3
