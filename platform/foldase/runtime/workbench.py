@@ -33,6 +33,9 @@ PULSE_SECONDS = 0.5
 LINGER_SECONDS = 0.01
 """While more tasks are at hand, results wait this long for company."""
 
+BEGIN_SECONDS = 0.05
+"""That a step has begun is told after this long, or together with its end."""
+
 RETRY_SECONDS = (0.1, 2.0)
 
 
@@ -239,6 +242,8 @@ class Workbench:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._outbox or self._closed)
+                # A beginning alone may be followed by its end at once: one message and one commit for both.
+                self._changed.wait_for(self._has_ends, timeout=BEGIN_SECONDS)
                 if self._closed:
                     return
             if self._more_at_hand:
@@ -254,6 +259,9 @@ class Workbench:
                 continue
             pause = RETRY_SECONDS[0]
             self._acknowledged(reports)
+
+    def _has_ends(self) -> bool:
+        return self._closed or any(isinstance(report, Succeeded | Failed) for report in self._outbox)
 
     def _acknowledged(self, reports: tuple[Report, ...]) -> None:
         over = []
