@@ -27,9 +27,10 @@ FINISHED = ("succeeded", "failed", "cancelled", "skipped")
 class LivePlatform:
     """One service process and the store that it works on."""
 
-    def __init__(self, home: Path, *options: str) -> None:
+    def __init__(self, home: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.home = home
         self.options = options
+        self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
         self._store: Store | None = None
         self._clusters: set[str] = set()
@@ -46,6 +47,7 @@ class LivePlatform:
         with (self.home / "service.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "foldase.runtime.service", "--home", str(self.home), *self.options],
+                env=self.environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -278,6 +279,8 @@ class Print(Operator[Number, PrintOutputs]):
 class EnvironmentOutputs(Ports):
     names: list[str]
     threads: str
+    devices: str
+    folder: str
 
 
 class Environment(Operator[Number, EnvironmentOutputs]):
@@ -290,7 +293,12 @@ class Environment(Operator[Number, EnvironmentOutputs]):
     Outputs = EnvironmentOutputs
 
     def run(self, inputs: Number, context: StepContext) -> EnvironmentOutputs:
-        return EnvironmentOutputs(names=sorted(os.environ), threads=os.environ.get("OMP_NUM_THREADS", ""))
+        return EnvironmentOutputs(
+            names=sorted(os.environ),
+            threads=os.environ.get("OMP_NUM_THREADS", ""),
+            devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            folder=str(Path.cwd()),
+        )
 
 
 OPERATORS = (Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print(), Environment())

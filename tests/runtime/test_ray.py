@@ -104,6 +104,8 @@ def test_operators_see_no_secrets_and_their_own_cores(live_platform: LivePlatfor
     assert not any("TOKEN" in name or "AUTH" in name for name in names)
     assert "FOLDASE_WORKER" in names
     assert seen["threads"] == "2"
+    assert seen["devices"] == ""
+    assert Path(seen["folder"]).is_relative_to(live_platform.home.resolve() / "scratch")
 
 
 def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(live_platform: LivePlatform) -> None:

@@ -221,6 +221,84 @@ def test_killing_the_service_alone_ends_its_cluster(platform: LivePlatform) -> N
 
 @pytest.mark.ray
 @pytest.mark.verify
+def test_steps_get_devices_of_their_own(home: Path) -> None:
+    """On a machine that seems to have two devices; nobody computes on them."""
+    tools = home / "tools"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\nprintf 'Paper GPU, 1024\\nPaper GPU, 1024\\n'\n")
+    (tools / "nvidia-smi").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    platform = LivePlatform(home / "state", environment=environment)
+    platform.start()
+    try:
+        platform.wait_ready()
+        hardware = platform.store.cluster.read().hardware
+        assert hardware is not None
+        assert hardware["gpus"] == [{"name": "Paper GPU", "memory_bytes": 1 << 30}] * 2
+        text = (
+            "version: 1\nname: gpu\nsteps:\n"
+            "  one: {uses: test.environment@1, with: {value: 1}, resources: {gpu: 1}}\n"
+            "  both: {uses: test.environment@1, with: {value: 2}, resources: {gpu: 2}}\n"
+            "  none: {uses: test.environment@1, with: {value: 3}}\n"
+        )
+        run = platform.succeed(text)
+        seen = {step.id: platform.step(run.id, step.id).outputs for step in run.steps}
+        devices = {name: outputs["devices"] for name, outputs in seen.items() if outputs is not None}
+        assert devices["one"] in ("0", "1")
+        assert sorted(devices["both"].split(",")) == ["0", "1"]
+        assert devices["none"] == ""
+        platform.stop()
+    finally:
+        platform.kill()
+
+
+_FOREIGN_RAY = """
+import sys, ray
+context = ray.init(address="local", num_cpus=2, object_store_memory=100 << 20, include_dashboard=True,
+                   dashboard_host="127.0.0.1", log_to_driver=False, _temp_dir=sys.argv[1])
+print(context.address_info["gcs_address"], flush=True)
+sys.stdin.readline()
+print(len([actor for actor in ray.util.list_named_actors(all_namespaces=True)]), flush=True)
+sys.stdin.readline()
+ray.shutdown()
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.verify
+def test_a_ray_that_somebody_else_runs_can_be_used(home: Path) -> None:
+    token = home / "their-token"
+    token.write_text("0" * 64)
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with tempfile.TemporaryDirectory(prefix="fr-", dir="/tmp") as folder:
+        theirs = subprocess.Popen(
+            [sys.executable, "-c", _FOREIGN_RAY, f"{folder}/r"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert theirs.stdin is not None
+        assert theirs.stdout is not None
+        address = theirs.stdout.readline().strip()
+        platform = LivePlatform(home / "state", "--ray-address", address, environment=environment)
+        platform.start()
+        try:
+            platform.wait_ready()
+            assert platform.succeed(COUNT % (4, "theirs")).outputs is not None
+            platform.stop()
+            theirs.stdin.write("\n")
+            theirs.stdin.flush()
+            assert theirs.stdout.readline().strip() == "0", "no actor of ours is left in it"
+            theirs.communicate("\n", timeout=60)
+        finally:
+            platform.kill()
+            theirs.kill()
+            theirs.wait()
+
+
+@pytest.mark.ray
+@pytest.mark.verify
 def test_a_frozen_scheduler_is_replaced(platform: LivePlatform) -> None:
     platform.start()
     platform.wait_ready()

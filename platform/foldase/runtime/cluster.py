@@ -88,6 +88,7 @@ def clean_up(home: Path) -> int:
     if not kill_all(left):
         logger.error("processes of the last cluster cannot be ended: %s", sorted(one.pid for one in left))
     folder = Path(record.temporary)
+    # A record can be forged by whoever can write the state folder; only folders that we could have made go.
     if folder.parent == Path(_TEMPORARY) and folder.name.startswith("foldase-"):
         shutil.rmtree(folder, ignore_errors=True)
     record_path(home).unlink(missing_ok=True)
@@ -95,7 +96,7 @@ def clean_up(home: Path) -> int:
 
 
 def prepare_environment(home: Path, cluster: str) -> None:
-    """Set what Ray reads from the environment; before Ray is imported."""
+    """Set what our own Ray reads from the environment; before Ray is imported."""
     token = home / "ray-token"
     if not token.exists():
         descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -115,10 +116,35 @@ def prepare_environment(home: Path, cluster: str) -> None:
             "RAY_memory_monitor_refresh_ms": "0",
             # The kernel's last resort shall hit workers, which ask for it themselves.
             "RAY_worker_oom_score_adjustment": "0",
-            "RAY_DEDUP_LOGS": "0",
             "PYTHONUNBUFFERED": "1",
         }
     )
+
+
+def connect_ray(home: Path, address: str) -> None:
+    """Connect to a Ray that somebody else runs, with the token of the caller's environment.
+
+    Every node must see the state folder under the same path, and have the same software.
+
+    Raises:
+        Unavailable: nobody answers there, or not to us.
+    """
+    import ray  # after the environment is set
+
+    try:
+        context = ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False)
+    except Exception as failure:
+        raise Unavailable(f"no Ray at {address}: {failure}", code="cluster_start_failed") from failure
+    token = os.environ.get("RAY_AUTH_TOKEN", "")
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if not token and path:
+        token = Path(path).read_text(encoding="ascii").strip()
+    _note_dashboard(home, context.dashboard_url, token)
+
+
+def _note_dashboard(home: Path, url: str | None, token: str) -> None:
+    if url:
+        write_private(dashboard_path(home), {"dashboard": f"http://{url}", "token": token})
 
 
 def start_ray(
@@ -171,6 +197,6 @@ def start_ray(
             time.sleep(1.0 + attempt)
             continue
         token = (home / "ray-token").read_text(encoding="ascii").strip()
-        write_private(dashboard_path(home), {"dashboard": f"http://{context.dashboard_url}", "token": token})
+        _note_dashboard(home, context.dashboard_url, token)
         return temporary
     raise Unavailable(f"Ray did not start: {error}", code="cluster_start_failed")

@@ -5,6 +5,7 @@ Nothing here blocks for long and nothing is decided: what happens comes back as 
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -160,11 +161,13 @@ class Crew:
             (home / "workers" / f"{name}.{stream}").unlink(missing_ok=True)
 
     def process_of(self, name: str) -> ProcessId | None:
-        """The process of a worker, from its own note where it never answered."""
+        """The process of a worker of this machine, from its own note where it never answered."""
         known = self._processes.get(name)
         if known is None:
             with suppress(OSError, ValueError):
-                return ProcessId.parse(identity_path(self._settings.home, name).read_text(encoding="ascii"))
+                noted = identity_path(self._settings.home, name).read_text(encoding="utf-8").split("\n")
+                if noted[0] == socket.gethostname():
+                    return ProcessId.parse(noted[1])
         return known
 
     def _kill(self, name: str) -> None:
@@ -179,11 +182,16 @@ class Crew:
         self._then(self._handles[name].watch.remote(), lambda _: None, name)
 
     def _ready(self, name: str, hello: Hello) -> None:
-        self._processes[name] = hello.process
+        self._know(hello)
         self._tell(Ready(hello))
 
+    def _know(self, hello: Hello) -> None:
+        # A pid of another machine means nothing here; there Ray alone ends a worker.
+        if hello.here:
+            self._processes[hello.config.name] = hello.process
+
     def _adopted(self, name: str, answer: tuple[Hello, list[Held]]) -> None:
-        self._processes[name] = answer[0].process
+        self._know(answer[0])
         self._tell(Adopted(answer[0], tuple(answer[1])))
 
     def _then(self, answer: Any, go_on: Callable[[Any], None], name: str) -> None:

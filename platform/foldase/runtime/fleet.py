@@ -79,6 +79,8 @@ class Worker:
     since: float
     state: Literal["starting", "ready", "ending"] = "starting"
     process: ProcessId | None = None
+    here: bool = True
+    """Whether the process runs on this machine, where it can be looked at."""
     tasks: dict[TaskId, Assigned] = field(default_factory=dict)
     batches: int = 0
     last_seen: float = 0.0

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from foldase.runtime.cluster import Record, prepare_environment, start_ray, write_record
+from foldase.runtime.cluster import Record, connect_ray, prepare_environment, start_ray, write_record
 from foldase.runtime.processes import (
     ProcessId,
     alive,
@@ -32,6 +32,7 @@ from foldase_workflows.contracts.errors import FoldaseError
 
 logger = logging.getLogger(__name__)
 
+LOCAL = "local"
 WATCH_SECONDS = 1.0
 STOP_SECONDS = 20.0
 SCHEDULER_SILENCE_SECONDS = 30.0
@@ -52,7 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     asked = threading.Event()
     head = Head(options.home.resolve(), settings_of(options))
     try:
-        head.start(cpus=options.cpus, dashboard_port=options.dashboard_port)
+        if options.ray_address == LOCAL:
+            head.start(cpus=options.cpus, dashboard_port=options.dashboard_port)
+        else:
+            head.connect(options.ray_address)
     except FoldaseError as error:
         voice.tell("failed", str(error))
         return EXIT_START
@@ -74,8 +78,9 @@ def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
     """The options; the service hands its own on."""
     options = argparse.ArgumentParser(prog="foldase-runtime", add_help=add_help)
     options.add_argument("--home", type=Path, required=True)
-    options.add_argument("--cpus", type=float)
-    options.add_argument("--dashboard-port", type=int)
+    options.add_argument("--cpus", type=float, help="cores for steps; all of this machine by default")
+    options.add_argument("--dashboard-port", type=int, help="of our own Ray; the first free one by default")
+    options.add_argument("--ray-address", default=LOCAL, help="of a Ray that somebody else runs")
     options.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS)
     options.add_argument("--parent", type=int, default=os.getppid())
     return options
@@ -112,6 +117,7 @@ class Head:
         self._settings = settings
         self._cluster = secrets.token_hex(16)
         self._record = Record(self._cluster, "")
+        self._own = False
         self._vital: dict[str, ProcessId] = {}
         self._scheduler: Any = None
         self._ping: Any = None
@@ -128,8 +134,22 @@ class Head:
         prepare_environment(self._home, self._cluster)
         temporary = start_ray(self._home, self._cluster, cpus=cpus, dashboard_port=dashboard_port)
         self._record = Record(self._cluster, str(temporary))
+        self._own = True
         self._vital = _vital_processes()
         self._remember()
+        self._start_scheduler()
+
+    def connect(self, address: str) -> None:
+        """Use a Ray that somebody else runs.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        connect_ray(self._home, address)
+        write_record(self._home, self._record)
+        self._start_scheduler()
+
+    def _start_scheduler(self) -> None:
         from foldase.runtime.scheduler_actor import start_scheduler
 
         self._scheduler = start_scheduler(self._settings, name=SCHEDULER, namespace=NAMESPACE)
@@ -152,6 +172,8 @@ class Head:
             ray.get(self._scheduler.stop.remote(), timeout=STOP_SECONDS)
         except Exception as error:  # noqa: BLE001  # it is being taken down in any case
             logger.warning("the scheduler did not stop by itself: %s", error)
+        if not self._own:
+            ray.kill(self._scheduler, no_restart=True)
         ray.shutdown()
 
     def _hear_scheduler(self) -> None:

@@ -43,7 +43,9 @@ class MemoryGuard:
         """The worker furthest above what its step has reserved, when memory is short and it matters."""
         if now < self._again_at or memory_free() >= self._floor:
             return None
-        sizes = {worker.name: (worker, _memory_of(worker)) for worker in workers if worker.process}
+        sizes = {
+            worker.name: (worker, _memory_of(worker)) for worker in workers if worker.process and worker.here
+        }
         large = [pair for pair in sizes.values() if pair[1] >= self._floor]
         if not large:
             if now >= self._complain_at:

@@ -240,6 +240,7 @@ class RayExecutor:
                 worker = self.fleet.workers.get(event.hello.config.name)
                 if worker is not None and worker.state == "starting":
                     worker.state, worker.process = "ready", event.hello.process
+                    worker.here = event.hello.here
                     worker.last_seen = worker.last_used = time.monotonic()
                     self._start_failures.pop(worker.kind, None)
             elif isinstance(event, Adopted):
@@ -285,7 +286,7 @@ class RayExecutor:
                 return
 
     def _silent(self, worker: Worker, now: float) -> None:
-        status = status_of(worker.process.pid) if worker.process else None
+        status = status_of(worker.process.pid) if worker.process and worker.here else None
         computes = (
             status is not None
             and status.id == worker.process
@@ -387,6 +388,7 @@ class RayExecutor:
             since=now,
             state="ready",
             process=event.hello.process,
+            here=event.hello.here,
             last_seen=now,
             last_used=now,
         )

@@ -127,6 +127,7 @@ class Supervisor:
         options = self._options
         command = [sys.executable, "-m", "foldase.runtime.head", "--home", str(self._home)]
         command += ["--parent", str(os.getpid()), "--lease-seconds", str(options.lease_seconds)]
+        command += ["--ray-address", options.ray_address]
         for name, value in (("--cpus", options.cpus), ("--dashboard-port", options.dashboard_port)):
             if value is not None:
                 command += [name, str(value)]

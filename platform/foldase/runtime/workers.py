@@ -61,6 +61,11 @@ class Hello:
     node: str
     host: str
 
+    @property
+    def here(self) -> bool:
+        """Whether the worker runs on the machine of whoever asks."""
+        return self.host == socket.gethostname()
+
 
 class SchedulerLine:
     """The way to the scheduler's actor, found by name; it may die and come back at any time."""
@@ -126,7 +131,8 @@ class WorkerActor:
             epoch=config.epoch,
             heartbeat_seconds=config.settings.heartbeat_seconds,
         )
-        identity_path(config.settings.home, config.name).write_text(this_process().mark, encoding="ascii")
+        identity = f"{socket.gethostname()}\n{this_process().mark}"
+        identity_path(config.settings.home, config.name).write_text(identity, encoding="utf-8")
 
     def __repr__(self) -> str:
         return self._config.name
