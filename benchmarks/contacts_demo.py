@@ -26,6 +26,7 @@ from foldase_models.coevolution import FamilyConfig, simulate_families
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily, shuffle_columns
 from foldase_models.folding.contacts.predict import ContactPrediction, predict_contacts
+from foldase_models.folding.contacts.weights import save_model
 from foldase_models.recipes.contact_baselines import KnownFamily
 from foldase_models.recipes.contact_evaluation import Target, evaluate
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts
@@ -75,7 +76,11 @@ def train(families: list[TrainingFamily], args: argparse.Namespace, seed: int) -
     def on_validation(step: int, values: Any) -> None:
         print(json.dumps({"seed": seed, "step": step, **values}), flush=True)
 
-    model, _ = train_contacts(families, config, recipe, watcher=Watcher(validation=on_validation))
+    model, record = train_contacts(families, config, recipe, watcher=Watcher(validation=on_validation))
+    if args.models is not None:
+        folder = args.models / f"seed-{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(folder, model, record)
     return model
 
 
@@ -149,6 +154,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--shuffled", type=float, default=0.15, help="share of training without coevolution")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--models", type=Path, help="folder to keep the trained models in")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     results = []

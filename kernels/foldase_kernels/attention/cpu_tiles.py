@@ -156,9 +156,7 @@ class _ColumnScratch:
         """Copy; q comes back multiplied by ``scale``."""
         count = q.shape[0]
         to_q, to_k, to_v = self.q[:count], self.k[:count], self.v[:count]
-        torch.mul(q, scale, out=to_q[..., : self.width]) if q.dtype == to_q.dtype else to_q[
-            ..., : self.width
-        ].copy_(q).mul_(scale)
+        to_q[..., : self.width].copy_(q).mul_(scale)
         to_k[..., : self.width] = k
         to_v[..., : self.width] = v
         if self.column:
