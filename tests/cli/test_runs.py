@@ -250,6 +250,8 @@ def test_ctrl_c_leaves_the_run_alone(platform: Path, documents: Path, client: Cl
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A test run in the background of a shell ignores SIGINT and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stderr is not None
     run = process.stderr.readline().split()[1].rstrip(":")
