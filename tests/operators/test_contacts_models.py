@@ -14,7 +14,7 @@ from foldase_workflows.formats.structures import read_chain
 from foldase_workflows.formats.zarr_families import FamiliesWriter, FamilySet
 from foldase_workflows.formats.zarr_msa import write_msa
 from foldase_workflows.formats.zarr_predictions import PredictionSet
-from foldase_workflows.operators import contacts_predict, contacts_train
+from foldase_workflows.operators import contacts_evaluate, contacts_predict, contacts_train, report
 
 SMALL = {
     "steps": 6,
@@ -251,3 +251,39 @@ def test_estimates_need_no_torch():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert contacts_train.OPERATOR.estimate({"width": "wide"}, Hardware(2.0, 1)) is None
+
+
+def test_predictions_are_what_evaluation_and_report_take(trained, make_context, tmp_path):
+    """The steps of catalog/contacts.yaml fit together."""
+    outputs, training = trained
+    unseen = write_families(tmp_path / "unseen", count=3, seed=99)
+    predicted = [
+        contacts_predict.OPERATOR.run(
+            contacts_predict.PredictInputs(model=outputs.model, families=unseen, shuffle_columns=shuffled),
+            make_context(),
+        )
+        for shuffled in (False, True)
+    ]
+    evaluated = contacts_evaluate.OPERATOR.run(
+        contacts_evaluate.EvaluateInputs(
+            predictions=predicted[0].predictions,
+            shuffled=predicted[1].predictions,
+            families=unseen,
+            training_families=training,
+            tuning_families=1,
+            bootstrap_samples=100,
+        ),
+        make_context(),
+    )
+    table = json.loads(evaluated.scores.read_text())
+    assert set(table["precision"]["L"]) >= {"model", "shuffled", "prior", "couplings"}
+    assert table["families"] == 3
+    assert 0 < table["lddt"] <= 1
+    written = report.OPERATOR.run(
+        report.ReportInputs(
+            predictions=predicted[0].predictions, scores=evaluated.scores, model=outputs.model
+        ),
+        make_context(),
+    )
+    page = written.report.read_text()
+    assert "Loss over training steps" in page
