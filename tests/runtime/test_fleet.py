@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
+from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -225,6 +227,10 @@ class FleetMachine(RuleBasedStateMachine):
         self.total = Resources(cpus, 8 * GIB, gpus)
         self.number = 0
         self.open: Counter[TaskId] = Counter()
+        # Workers are drawn by name, so names must not be random here.
+        names = (f"{number:06d}" for number in itertools.count(1))
+        self.naming = mock.patch("foldase.runtime.fleet.secrets.token_hex", side_effect=names)
+        self.naming.start()
 
     @rule(
         count=st.integers(1, 12),
@@ -298,6 +304,7 @@ class FleetMachine(RuleBasedStateMachine):
         """Whatever happened: with patience, everything runs in the end."""
         if not hasattr(self, "fleet"):
             return
+        self.naming.stop()
         for _ in range(4 * self.number + 20):
             self.clock.now += 20.0
             self.fleet.plan()
