@@ -24,7 +24,7 @@ createRoot(container).render(
   <StrictMode>
     <MantineProvider theme={theme} cssVariablesResolver={resolver} defaultColorScheme="auto">
       <QueryClientProvider client={client}>
-        <SessionGate code={code}>
+        <SessionGate firstCode={code}>
           <RouterProvider router={router} />
         </SessionGate>
       </QueryClientProvider>

@@ -134,10 +134,10 @@ describe("findOutputs", () => {
 });
 
 describe("structuresOf", () => {
-  const shown = (digest: string, step: string | null) => ({
+  const shown = (digest: string, ...steps: string[]) => ({
     label: digest,
     artifact: { digest, type: "", size: 1, name: "", media_type: "" },
-    step,
+    steps,
   });
 
   it("takes those of the same step, and never those of another", () => {
@@ -145,7 +145,13 @@ describe("structuresOf", () => {
     expect(structuresOf(shown("p", "predict_shuffled"), structures)?.label).toBe("s2");
     expect(structuresOf(shown("p", "couple"), structures)).toBeNull();
     expect(structuresOf(shown("p", "couple"), structures.slice(0, 1))).toBeNull();
-    expect(structuresOf(shown("p", null), [shown("s", null)])?.label).toBe("s");
+    expect(structuresOf(shown("p"), [shown("s")])?.label).toBe("s");
+  });
+
+  it("knows that two steps may come to the same bytes", () => {
+    const both = [shown("s", "predict", "predict_shuffled")];
+    expect(structuresOf(shown("p", "predict"), both)?.label).toBe("s");
+    expect(structuresOf(shown("q", "predict_shuffled"), both)?.label).toBe("s");
   });
 });
 

@@ -2,6 +2,7 @@ import type { Plan, PlannedStep } from "@/api/types";
 import { formatBytes, formatRange } from "@/ui/format";
 import { Notice } from "@/ui/notice";
 import { StateLabel } from "@/ui/state";
+import { ScrollBox } from "@/ui/scroll-box";
 import table from "@/ui/table.module.css";
 import classes from "./new-run.module.css";
 
@@ -26,7 +27,7 @@ export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
           {warning}
         </Notice>
       ))}
-      <div className={table.scroll}>
+      <ScrollBox>
         <table className={`${table.table} ${classes.plan}`}>
           <thead>
             <tr>
@@ -43,7 +44,7 @@ export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
             ))}
           </tbody>
         </table>
-      </div>
+      </ScrollBox>
     </div>
   );
 }

@@ -5,8 +5,8 @@ export interface Shown {
   /** Where it came from, for people: the name of the output, with the step where that says more. */
   label: string;
   artifact: Artifact;
-  /** The step that made it; null where that is not known. */
-  step: string | null;
+  /** The steps that made it: several where they came to the same bytes, none where that is not known. */
+  steps: string[];
 }
 
 export interface ResultOutputs {
@@ -26,24 +26,23 @@ export function findOutputs(items: readonly RunArtifact[]): ResultOutputs {
     report: found.reports,
   };
   const seen = new Set<string>();
-  const makers = new Map(
-    items.flatMap(({ artifact, step }) => (step ? [[artifact.digest, step] as const] : [])),
-  );
+  const makersOf = (digest: string) =>
+    items.flatMap(({ artifact, step }) => (step && artifact.digest === digest ? [step] : []));
   const ordered = [...items].sort((left, right) => Number(right.run_output) - Number(left.run_output));
   for (const { artifact, output, run_output: isOutput, step } of ordered) {
     const list = places[artifact.type];
     if (!list || seen.has(artifact.digest)) continue;
     seen.add(artifact.digest);
     const label = isOutput || !step ? output : `${step}: ${output}`;
-    list.push({ label, artifact, step: step ?? makers.get(artifact.digest) ?? null });
+    list.push({ label, artifact, steps: makersOf(artifact.digest) });
   }
   return found;
 }
 
 /** The structures that belong to some predictions: those of the same step, or the only ones there are. */
 export function structuresOf(predictions: Shown, structures: readonly Shown[]): Shown | null {
-  const sameStep = structures.find(({ step }) => step !== null && step === predictions.step);
+  const sameStep = structures.find(({ steps }) => steps.some((step) => predictions.steps.includes(step)));
   if (sameStep) return sameStep;
   const only = structures.length === 1 ? structures[0] : undefined;
-  return only && (only.step === null || predictions.step === null) ? only : null;
+  return only && (only.steps.length === 0 || predictions.steps.length === 0) ? only : null;
 }

@@ -2,6 +2,7 @@ import type { StepDetail } from "@/api/types";
 import { formatBytes } from "@/ui/format";
 import { FaultText } from "@/ui/problem-alert";
 import { StateLabel } from "@/ui/state";
+import { ScrollBox } from "@/ui/scroll-box";
 import table from "@/ui/table.module.css";
 import { Elapsed } from "@/ui/time";
 
@@ -15,7 +16,7 @@ export function AttemptsTable({ detail }: { detail: StepDetail }) {
     );
   }
   return (
-    <div className={table.scroll}>
+    <ScrollBox>
       <table className={table.table}>
         <thead>
           <tr>
@@ -66,6 +67,6 @@ export function AttemptsTable({ detail }: { detail: StepDetail }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </ScrollBox>
   );
 }

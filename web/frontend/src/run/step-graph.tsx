@@ -23,6 +23,9 @@ import { directDependencies, type StepGroup } from "./step-groups";
 
 const MOST_HEIGHT = 460;
 
+/** Nodes stay large enough to be hit with a finger (24 px); what does not fit is reached by panning. */
+const SMALLEST = 0.6;
+
 /** How much room a node takes, and which way the graph runs. */
 interface Shape {
   vertical: boolean;
@@ -114,7 +117,7 @@ function Flow({ groups, selected, onSelect }: StepGraphProps) {
         edgesFocusable={false}
         zoomOnScroll={false}
         preventScrolling={false}
-        minZoom={0.2}
+        minZoom={SMALLEST}
         maxZoom={1.25}
         proOptions={{ hideAttribution: true }}
       >
@@ -131,7 +134,7 @@ function KeepInView({ places }: { places: unknown }) {
   const width = useStore((store) => store.width);
   const height = useStore((store) => store.height);
   useEffect(() => {
-    if (width > 0 && height > 0) void fitView({ padding: 0.06, maxZoom: 1 });
+    if (width > 0 && height > 0) void fitView({ padding: 0.06, minZoom: SMALLEST, maxZoom: 1 });
   }, [fitView, places, width, height]);
   return null;
 }

@@ -5,6 +5,7 @@ import { whyQuery } from "@/api/queries";
 import { formatValue } from "@/ui/format";
 import { LoadingLines } from "@/ui/loading";
 import { ProblemAlert } from "@/ui/problem-alert";
+import { ScrollBox } from "@/ui/scroll-box";
 import table from "@/ui/table.module.css";
 
 /** Why a step ran again, or was taken from the cache: the part of its identity that changed. */
@@ -34,7 +35,7 @@ export function WhyPanel({ run, step, state }: { run: string; step: string; stat
         </p>
       )}
       {differs.length > 0 && (
-        <div className={table.scroll}>
+        <ScrollBox>
           <table className={table.table}>
             <thead>
               <tr>
@@ -53,7 +54,7 @@ export function WhyPanel({ run, step, state }: { run: string; step: string; stat
               ))}
             </tbody>
           </table>
-        </div>
+        </ScrollBox>
       )}
     </div>
   );

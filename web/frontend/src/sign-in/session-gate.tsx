@@ -1,10 +1,11 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { type ReactNode, useEffect, useRef } from "react";
+import { type ReactNode, useEffect, useRef, useState } from "react";
 
 import { api, unwrap } from "@/api/client";
 import { keys, sessionQuery } from "@/api/queries";
 import { LoadingLines } from "@/ui/loading";
 import { ProblemAlert } from "@/ui/problem-alert";
+import { takeCode } from "./one-time-code";
 import classes from "./sign-in.module.css";
 import { SignInForm } from "./sign-in-form";
 
@@ -20,15 +21,26 @@ export function useSignIn() {
   });
 }
 
-/** Shows the app to those who are signed in, and the sign-in form, at the same address, to all others. */
-export function SessionGate({ code, children }: { code: string | null; children: ReactNode }) {
+/**
+ * Shows the app to those who are signed in, and the sign-in form, at the same address, to all others.
+ * `firstCode` is that of the link the page was opened with.
+ */
+export function SessionGate({ firstCode, children }: { firstCode: string | null; children: ReactNode }) {
   const exchange = useSignIn();
-  const exchanged = useRef(false);
+  const exchanged = useRef<string | null>(null);
+  const [code, setCode] = useState(firstCode);
   const { mutate } = exchange;
 
   useEffect(() => {
-    if (code === null || exchanged.current) return;
-    exchanged.current = true;
+    // Another link that is opened in this tab only changes what stands behind the #.
+    const onHashChange = () => setCode((known) => takeCode() ?? known);
+    window.addEventListener("hashchange", onHashChange);
+    return () => window.removeEventListener("hashchange", onHashChange);
+  }, []);
+
+  useEffect(() => {
+    if (code === null || exchanged.current === code) return;
+    exchanged.current = code;
     mutate({ code });
   }, [code, mutate]);
 

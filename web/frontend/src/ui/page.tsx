@@ -1,6 +1,7 @@
-import { type ReactNode, useEffect, useRef, useState } from "react";
+import { type ReactNode, useEffect } from "react";
 
 import classes from "./page.module.css";
+import { ScrollBox } from "./scroll-box";
 
 interface PageProps {
   /** The name of the document in the browser's tab. */
@@ -46,27 +47,7 @@ export function Panel({ title, actions, children, label, flush = false }: PanelP
           {actions}
         </div>
       )}
-      {flush ? <Scrolling>{children}</Scrolling> : <div className={classes.panelBody}>{children}</div>}
+      {flush ? <ScrollBox>{children}</ScrollBox> : <div className={classes.panelBody}>{children}</div>}
     </section>
-  );
-}
-
-/** Scrolls sideways where its content is wider than the page; only then it can be reached by keyboard. */
-function Scrolling({ children }: { children: ReactNode }) {
-  const box = useRef<HTMLDivElement>(null);
-  const [overflows, setOverflows] = useState(false);
-  useEffect(() => {
-    const element = box.current;
-    if (!element) return;
-    const measure = () => setOverflows(element.scrollWidth > element.clientWidth);
-    const observer = new ResizeObserver(measure);
-    observer.observe(element);
-    for (const child of element.children) observer.observe(child);
-    return () => observer.disconnect();
-  }, []);
-  return (
-    <div ref={box} className={classes.flush} tabIndex={overflows ? 0 : undefined}>
-      {children}
-    </div>
   );
 }
