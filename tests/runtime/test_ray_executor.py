@@ -59,13 +59,13 @@ class FakeCrew:
     def start(self, name: str, kind: Kind, node: str) -> None:
         self.started.append((name, kind))
 
-    def send(self, name: str, tasks: Any) -> None:
+    def send(self, name: str, batch: int, tasks: Any) -> None:
         self.sent.append((name, tuple(tasks)))
 
     def cancel(self, name: str, tasks: Any, cause: Cause) -> None:
         self.cancelled.append((name, tuple(tasks), cause))
 
-    def recall(self, name: str, tasks: Any) -> None:
+    def recall(self, name: str, tasks: Any, last_batch: int) -> None:
         self.recalled.append((name, tuple(tasks)))
 
     def kill(self, name: str) -> threading.Thread:

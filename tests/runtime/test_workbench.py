@@ -88,7 +88,7 @@ def ends(line: FakeLine) -> list[str]:
 
 
 def test_tasks_run_in_order_and_each_reports_its_start_and_end(bench: Workbench, line: FakeLine) -> None:
-    bench.perform("e1", [task(1), task(2)])
+    bench.perform("e1", 1, [task(1), task(2)])
     wait(lambda: len(ends(line)) == 2)
     assert [(type(report), report.step) for report in line.reports] == [
         (Started, "s1"),
@@ -103,7 +103,7 @@ def test_tasks_run_in_order_and_each_reports_its_start_and_end(bench: Workbench,
 
 def test_a_report_is_repeated_until_it_is_acknowledged(bench: Workbench, line: FakeLine) -> None:
     line.refuse = 2
-    bench.perform("e1", [task(1)])
+    bench.perform("e1", 1, [task(1)])
     wait(lambda: len(line.deliveries) >= 3)
     assert ends(line)[-1] == "s1"
     told = [delivery.reports for delivery in line.deliveries]
@@ -114,7 +114,7 @@ def test_a_report_is_repeated_until_it_is_acknowledged(bench: Workbench, line: F
 
 def test_an_unacknowledged_result_is_still_held(bench: Workbench, line: FakeLine) -> None:
     line.open.clear()
-    bench.perform("e1", [task(1)])
+    bench.perform("e1", 1, [task(1)])
     (held,) = bench.adopt("e2")
     assert held.over
     assert task_id(held.task) == TaskId("r", "s1", 1)
@@ -127,7 +127,7 @@ def test_checkpoints_stay_until_the_result_is_committed(
     bench: Workbench, line: FakeLine, tmp_path: Path
 ) -> None:
     line.open.clear()
-    bench.perform("e1", [task(1, "test.count@1", to=1, seconds=0)])
+    bench.perform("e1", 1, [task(1, "test.count@1", to=1, seconds=0)])
     assert len(list((tmp_path / "checkpoints").glob("*/state.json"))) == 1
     line.open.set()
     wait(lambda: list((tmp_path / "checkpoints").iterdir()) == [])
@@ -135,24 +135,32 @@ def test_checkpoints_stay_until_the_result_is_committed(
 
 def test_what_has_not_begun_can_be_taken_back(bench: Workbench, line: FakeLine) -> None:
     thread = threading.Thread(
-        target=bench.perform, args=("e1", [task(1, "test.work@1", seconds=0.5), task(2), task(3)])
+        target=bench.perform, args=("e1", 1, [task(1, "test.work@1", seconds=0.5), task(2), task(3)])
     )
     thread.start()
     wait(lambda: line.reports)
-    taken = bench.recall([task_id(task(1)), task_id(task(2)), task_id(task(9))])
+    taken = bench.recall([task_id(task(1)), task_id(task(2)), task_id(task(9))], 2)
     assert [one.step for one in taken] == ["s2", "s9"]
     thread.join()
-    bench.perform("e1", [task(9)])
+    bench.perform("e1", 2, [task(9)])
     wait(lambda: len(ends(line)) == 2)
     time.sleep(0.1)
-    assert ends(line) == ["s1", "s3"]
-    bench.perform("e1", [task(9)])
+    assert ends(line) == ["s1", "s3"], "what was taken back before it arrived does not run"
+    bench.perform("e1", 3, [task(9)])
     wait(lambda: ends(line)[-1] == "s9")
+
+
+def test_a_task_whose_first_sending_was_lost_runs_when_it_is_sent_again(
+    bench: Workbench, line: FakeLine
+) -> None:
+    assert bench.recall([task_id(task(1))], 1) == [task_id(task(1))]
+    bench.perform("e1", 2, [task(1)])
+    wait(lambda: ends(line) == ["s1"])
 
 
 def test_a_new_scheduler_gets_what_runs_and_ends_what_waits(bench: Workbench, line: FakeLine) -> None:
     thread = threading.Thread(
-        target=bench.perform, args=("e1", [task(1, "test.work@1", seconds=0.5), task(2)])
+        target=bench.perform, args=("e1", 1, [task(1, "test.work@1", seconds=0.5), task(2)])
     )
     thread.start()
     wait(lambda: line.reports)
@@ -161,15 +169,15 @@ def test_a_new_scheduler_gets_what_runs_and_ends_what_waits(bench: Workbench, li
     assert held.running_seconds is not None
     assert not held.over
     thread.join()
-    bench.perform("e1", [task(3)])
-    bench.perform("e2", [task(4)])
+    bench.perform("e1", 1, [task(3)])
+    bench.perform("e2", 1, [task(4)])
     wait(lambda: len(ends(line)) == 2)
     assert ends(line) == ["s1", "s4"]
 
 
 def test_cancelling_reaches_running_and_waiting_tasks(bench: Workbench, line: FakeLine) -> None:
     both = [task(1, "test.work@1", seconds=60), task(2, "test.work@1", seconds=60)]
-    thread = threading.Thread(target=bench.perform, args=("e1", both))
+    thread = threading.Thread(target=bench.perform, args=("e1", 1, both))
     thread.start()
     wait(lambda: line.reports)
     bench.cancel(map(task_id, both), Cause.CANCELLED)
@@ -180,7 +188,7 @@ def test_cancelling_reaches_running_and_waiting_tasks(bench: Workbench, line: Fa
 
 
 def test_signs_of_life_carry_progress(bench: Workbench, line: FakeLine) -> None:
-    thread = threading.Thread(target=bench.perform, args=("e1", [task(1, "test.work@1", seconds=1.6)]))
+    thread = threading.Thread(target=bench.perform, args=("e1", 1, [task(1, "test.work@1", seconds=1.6)]))
     thread.start()
     wait(lambda: any(beat.current == TaskId("r", "s1", 1) for beat in line.beats))
     thread.join()

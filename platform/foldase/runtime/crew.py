@@ -122,23 +122,23 @@ class Crew:
         self._then(self._handles[name].adopt.remote(self._epoch), partial(self._adopted, name), name)
         self._watch(name)
 
-    def send(self, name: str, tasks: Sequence[Task]) -> None:
+    def send(self, name: str, batch: int, tasks: Sequence[Task]) -> None:
         """Have a worker run tasks; ``CallFailed`` follows when they did not reach it."""
         first = tasks[0]
         more = f" +{len(tasks) - 1}" if len(tasks) > 1 else ""
         # The name is what a person finds in the Ray dashboard.
         call = self._handles[name].work.options(name=f"{first.run}/{first.step} #{first.attempt}{more}")
         ids = tuple(TaskId(task.run, task.step, task.fence) for task in tasks)
-        answer = call.remote(self._epoch, tuple(tasks)).future()
+        answer = call.remote(self._epoch, batch, tuple(tasks)).future()
         answer.add_done_callback(partial(self._sent, name, ids))
 
     def cancel(self, name: str, tasks: Sequence[TaskId], cause: Cause) -> None:
         """Ask tasks to stop."""
         self._handles[name].cancel.remote(tuple(tasks), cause)
 
-    def recall(self, name: str, tasks: Sequence[TaskId]) -> None:
-        """Take tasks back that have not begun; ``Recalled`` follows."""
-        answer = self._handles[name].recall.remote(tuple(tasks)).future()
+    def recall(self, name: str, tasks: Sequence[TaskId], last_batch: int) -> None:
+        """Take tasks back that were sent up to this batch and have not begun; ``Recalled`` follows."""
+        answer = self._handles[name].recall.remote(tuple(tasks), last_batch).future()
         answer.add_done_callback(partial(self._recalled, name))
 
     def kill(self, name: str) -> threading.Thread:

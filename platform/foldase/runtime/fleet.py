@@ -136,15 +136,17 @@ class Send:
     """Have a worker run tasks in order."""
 
     worker: str
+    batch: int
     tasks: tuple[Task, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Take tasks back that a worker has not begun."""
+    """Take tasks back that a worker has not begun, sent in batches up to ``last_batch``."""
 
     worker: str
     tasks: tuple[TaskId, ...]
+    last_batch: int
 
 
 Action = StartWorker | StopWorker | Send
@@ -215,7 +217,7 @@ class Fleet:
             began = [one.began_at for one in worker.tasks.values() if one.began_at is not None]
             waits = [key for key, one in worker.tasks.items() if one.began_at is None]
             if began and waits and now - max(began) > STUCK_SECONDS:
-                found.append(Recall(worker.name, tuple(waits)))
+                found.append(Recall(worker.name, tuple(waits), worker.batches))
         return found
 
     def overdue(self) -> list[Recall]:
@@ -229,7 +231,7 @@ class Fleet:
                 if one.began_at is None and now - one.sent_at > OVERDUE_SECONDS
             )
             if late and worker.state == "ready" and worker.current is None:
-                found.append(Recall(worker.name, late))
+                found.append(Recall(worker.name, late, worker.batches))
         return found
 
     def surplus(self, idle_seconds: float) -> list[StopWorker]:
@@ -266,7 +268,7 @@ class Fleet:
                 worker.tasks.update(
                     {task_id(task): Assigned(task, worker.batches, sent_at=now) for task in batch}
                 )
-                yield Send(worker.name, tuple(batch))
+                yield Send(worker.name, worker.batches, tuple(batch))
 
     def _batch(self, queue: deque[Task], share: int, *, alone: bool) -> list[Task]:
         """The first waiting task, and more as long as all are tiny; nothing long goes behind other work."""

@@ -187,7 +187,7 @@ class RayExecutor:
     def _act(self) -> None:
         for action in self.fleet.plan():
             if isinstance(action, Send):
-                self._crew.send(action.worker, action.tasks)
+                self._crew.send(action.worker, action.batch, action.tasks)
             elif isinstance(action, StartWorker):
                 self._crew.start(action.name, action.kind, action.node)
             else:
@@ -204,7 +204,7 @@ class RayExecutor:
             self._crew.cancel(worker.name, [task_id(assigned.task) for assigned in asked], cause)
         waiting = [task_id(assigned.task) for assigned in asked if assigned.began_at is None]
         if waiting:
-            self._crew.recall(worker.name, waiting)
+            self._crew.recall(worker.name, waiting, worker.batches)
 
     def _guarded(self, target: Callable[[], None]) -> None:
         try:
@@ -246,8 +246,9 @@ class RayExecutor:
             elif isinstance(event, Adopted):
                 self._adopted(event)
             elif isinstance(event, CallFailed):
-                if event.worker in self.fleet.workers:
-                    self._crew.recall(event.worker, event.tasks)
+                worker = self.fleet.workers.get(event.worker)
+                if worker is not None:
+                    self._crew.recall(event.worker, event.tasks, worker.batches)
             elif isinstance(event, Recalled):
                 self._recalled(event)
             self._act()
@@ -269,7 +270,7 @@ class RayExecutor:
         if large is not None and large.state != "ending":
             self._end(large, "it was ended before it exhausted the node's memory", Cause.OOM_HOST)
         for recall in (*self.fleet.recalls(), *self.fleet.overdue()):
-            self._crew.recall(recall.worker, recall.tasks)
+            self._crew.recall(recall.worker, recall.tasks, recall.last_batch)
         for stop in self.fleet.surplus(self._settings.idle_seconds):
             self._end(self.fleet.workers[stop.name], "it had nothing to do")
         self._act()

@@ -128,7 +128,8 @@ class Workbench:
         self._line = line
         self._heartbeat_seconds = heartbeat_seconds
         self._entries: OrderedDict[TaskId, _Entry] = OrderedDict()
-        self._refused: set[TaskId] = set()
+        # Tasks taken back before they arrived, and the last batch that may still bring them.
+        self._refused: dict[TaskId, int] = {}
         self._epoch = epoch
         self._current: _Entry | None = None
         self._outbox: list[Report] = []
@@ -147,18 +148,19 @@ class Workbench:
         for thread in self._threads:
             thread.start()
 
-    def perform(self, epoch: str, tasks: Sequence[Task]) -> None:
+    def perform(self, epoch: str, batch: int, tasks: Sequence[Task]) -> None:
         """Run tasks in order; each ends in a report, except those that were recalled.
 
-        What another scheduler than that of the present ``epoch`` has sent is left alone.
+        What another scheduler than that of the present ``epoch`` has sent is left alone. ``batch`` rises
+        with every call; calls arrive in order, or never.
         """
         with self._changed:
             if epoch != self._epoch:
                 return
+            self._refused = {key: last for key, last in self._refused.items() if last >= batch}
             for task in tasks:
                 if task_id(task) not in self._refused:
                     self._entries[task_id(task)] = _Entry(task)
-            self._refused.difference_update(task_id(task) for task in tasks)
         for index, task in enumerate(tasks):
             self._more_at_hand = index + 1 < len(tasks)
             self._perform_one(task)
@@ -204,14 +206,17 @@ class Workbench:
                     if entry.attempt is not None:
                         entry.attempt.cancel.set(cause)
 
-    def recall(self, tasks: Iterable[TaskId]) -> list[TaskId]:
-        """Take tasks back that have not begun; returns which. They will not run here any more."""
+    def recall(self, tasks: Iterable[TaskId], last_batch: int) -> list[TaskId]:
+        """Take tasks back that have not begun; returns which.
+
+        They will not run here, unless they are sent again in a batch after ``last_batch``.
+        """
         taken = []
         with self._changed:
             for wanted in tasks:
                 entry = self._entries.get(wanted)
                 if entry is None:
-                    self._refused.add(wanted)
+                    self._refused[wanted] = last_batch
                 elif entry.attempt is None:
                     del self._entries[wanted]
                 else:
@@ -224,6 +229,7 @@ class Workbench:
         now = time.monotonic()
         with self._changed:
             self._epoch = epoch
+            self._refused.clear()
             for waiting in [key for key, entry in self._entries.items() if entry.attempt is None]:
                 del self._entries[waiting]
             return [

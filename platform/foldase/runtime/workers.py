@@ -153,9 +153,9 @@ class WorkerActor:
         self._bench.cancel(tasks, cause)
 
     @ray.method(concurrency_group="control")
-    def recall(self, tasks: Sequence[TaskId]) -> list[TaskId]:
+    def recall(self, tasks: Sequence[TaskId], last_batch: int) -> list[TaskId]:
         """Take back tasks that have not begun."""
-        return self._bench.recall(tasks)
+        return self._bench.recall(tasks, last_batch)
 
     @ray.method(concurrency_group="watch")
     def watch(self) -> None:
@@ -163,9 +163,9 @@ class WorkerActor:
         threading.Event().wait()
 
     @ray.method(concurrency_group="work")
-    def work(self, epoch: str, tasks: Sequence[Task]) -> None:
+    def work(self, epoch: str, batch: int, tasks: Sequence[Task]) -> None:
         """Run tasks; their reports go to the scheduler's actor, not back to the caller."""
-        self._bench.perform(epoch, tasks)
+        self._bench.perform(epoch, batch, tasks)
 
     def _hello(self) -> Hello:
         return Hello(self._config, this_process(), self._node, socket.gethostname())
