@@ -2,7 +2,10 @@ import react from "@vitejs/plugin-react";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vite";
 
-const api = process.env.FOLDASE_URL ?? "http://127.0.0.1:8000";
+const api = process.env.FOLDASE_URL ?? "http://127.0.0.1:8420";
+
+// The server refuses changes that another origin asks for, and to it the development server is one.
+const backend = { target: api, changeOrigin: true, headers: { Origin: api } };
 
 export default defineConfig({
   plugins: [react()],
@@ -17,7 +20,5 @@ export default defineConfig({
     assetsInlineLimit: 0,
     chunkSizeWarningLimit: 3000,
   },
-  server: {
-    proxy: { "/api": { target: api, changeOrigin: true }, "/ray": { target: api, changeOrigin: true } },
-  },
+  server: { proxy: { "/api": backend, "/ray": backend } },
 });

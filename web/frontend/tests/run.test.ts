@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { filterLines, splitAtMatches } from "@/run/log-filter";
 import { forLog, toCurves } from "@/run/curves-data";
-import { directDependencies, firstFailure, groupSteps, mostTelling } from "@/run/step-groups";
+import { byInterest, directDependencies, firstFailure, groupSteps, mostTelling } from "@/run/step-groups";
 import { splitLines } from "@/run/use-attempt-log";
 import { makeStep } from "./shapes";
 
@@ -41,6 +41,19 @@ describe("groupSteps", () => {
     ]);
     expect(group?.state).toBe("failed");
     expect(group && mostTelling(group)?.id).toBe("a[3]");
+  });
+});
+
+describe("byInterest", () => {
+  it("puts what failed and what runs first and keeps the order otherwise", () => {
+    const steps = [
+      makeStep("a[1]", { state: "succeeded" }),
+      makeStep("a[2]", { state: "running" }),
+      makeStep("a[3]", { state: "ready" }),
+      makeStep("a[4]", { state: "failed" }),
+      makeStep("a[5]", { state: "running" }),
+    ];
+    expect(byInterest(steps).map((step) => step.key)).toEqual(["4", "2", "5", "1", "3"]);
   });
 });
 

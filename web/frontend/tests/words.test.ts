@@ -94,10 +94,11 @@ describe("the same from a terminal", () => {
     ]);
   });
 
-  it("names inputs and files by digest", () => {
-    const inputs = { n: 3, title: "two words", file: { $artifact: artifact }, list: [1, 2] };
+  it("names inputs, and files as the command line takes them", () => {
+    const file = { $artifact: artifact };
+    const inputs = { n: 3, title: "two words", file, files: [file, file], list: [1, 2] };
     expect(cliCommand({ workflow: "contacts" }, inputs, "my run")).toBe(
-      "foldase run contacts --input n=3 --input 'title=two words' --input file=sha256:ab --input 'list=[1,2]' --name 'my run'",
+      "foldase run contacts --input n=3 --input 'title=two words' --input file=@a.fa --input files=@a.fa,@a.fa --input 'list=[1,2]' --name 'my run'",
     );
     const curl = curlCommand("http://127.0.0.1:8420", { workflow: "contacts" }, { n: 3 }, "");
     expect(curl).toContain("http://127.0.0.1:8420/api/v1/runs");

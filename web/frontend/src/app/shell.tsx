@@ -101,7 +101,7 @@ function Footer() {
   const health = useQuery(healthQuery);
   return (
     <footer className={classes.footer}>
-      foldase {health.data?.version} · <a href="/api/v1/docs">API</a>
+      foldase {health.data?.version} · <a href="/api/v1/openapi.json">API description</a>
     </footer>
   );
 }

@@ -10,13 +10,12 @@ export function shellQuote(word: string): string {
 }
 
 function cliValue(value: unknown): string {
-  if (isArtifactValue(value)) return value.$artifact.digest;
-  if (Array.isArray(value))
-    return JSON.stringify(value.map((one) => (isArtifactValue(one) ? one.$artifact.digest : one)));
+  if (isArtifactValue(value)) return `@${value.$artifact.name}`;
+  if (Array.isArray(value) && value.some(isArtifactValue)) return value.map(cliValue).join(",");
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** `foldase run …` with the same inputs. A document is taken from a file of its name. */
+/** `foldase run …` with the same inputs. Files and the document are taken from the present folder. */
 export function cliCommand(subject: Subject, inputs: Record<string, unknown>, name: string): string {
   const what = "workflow" in subject ? subject.workflow : "workflow.yaml";
   const words = ["foldase", "run", what];
@@ -25,7 +24,7 @@ export function cliCommand(subject: Subject, inputs: Record<string, unknown>, na
   return words.map(shellQuote).join(" ");
 }
 
-/** The request that this page would make, with the token taken from the environment. */
+/** The request that this page would make, with the token of the state folder. */
 export function curlCommand(
   origin: string,
   subject: Subject,
@@ -35,7 +34,7 @@ export function curlCommand(
   const body = JSON.stringify({ ...subject, inputs, ...(name ? { name } : {}) });
   return [
     `curl -X POST ${origin}/api/v1/runs`,
-    `  -H "Authorization: Bearer $FOLDASE_TOKEN"`,
+    `  -H "Authorization: Bearer $(cat .foldase/token)"`,
     `  -H "Content-Type: application/json"`,
     `  -H "Idempotency-Key: $(uuidgen)"`,
     `  -d ${shellQuote(body)}`,

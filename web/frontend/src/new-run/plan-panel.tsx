@@ -6,6 +6,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 
 import { api, unwrap } from "@/api/client";
 import { asProblem, type Problem } from "@/api/problem";
+import { isArtifactValue } from "@/api/types";
 import { CommandLine } from "@/ui/copy";
 import { LoadingLines } from "@/ui/loading";
 import { Notice } from "@/ui/notice";
@@ -42,6 +43,7 @@ export function PlanPanel({ subject, inputs, errors, ready, onTried, onFieldErro
   });
   const submit = useSubmit(body, name);
   const refusal = plan.error ?? submit.error;
+  const needs = filesNeeded(subject, inputs);
 
   useEffect(() => onFieldErrors(fieldErrors(refusal)), [refusal, onFieldErrors]);
 
@@ -73,7 +75,7 @@ export function PlanPanel({ subject, inputs, errors, ready, onTried, onFieldErro
         </form>
         <details className={classes.equivalents}>
           <summary>The same from a terminal</summary>
-          <p className="muted">Command line</p>
+          <p className="muted">Command line{needs && `, in a folder that holds ${needs}`}</p>
           <CommandLine command={cliCommand(subject, inputs, name)} what="command line" />
           <p className="muted">HTTP</p>
           <CommandLine
@@ -84,6 +86,14 @@ export function PlanPanel({ subject, inputs, errors, ready, onTried, onFieldErro
       </Panel>
     </aside>
   );
+}
+
+/** What a command line would find in the folder it runs in; empty when it needs nothing. */
+function filesNeeded(subject: Subject, inputs: Record<string, unknown>): string {
+  const values = Object.values(inputs).flatMap((value) => (Array.isArray(value) ? value : [value]));
+  return ["source" in subject && "workflow.yaml", values.some(isArtifactValue) && "the files"]
+    .filter(Boolean)
+    .join(" and ");
 }
 
 interface PlanStateProps {

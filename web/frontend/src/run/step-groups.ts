@@ -70,6 +70,15 @@ export function mostTelling(group: StepGroup): StepSummary | undefined {
   );
 }
 
+const TELLING: StepSummary["state"][] = ["failed", "running"];
+
+/** The items of a group, what failed and what runs first, the rest in order. */
+export function byInterest(steps: readonly StepSummary[]): StepSummary[] {
+  const rank = ({ state }: StepSummary) =>
+    TELLING.includes(state) ? TELLING.indexOf(state) : TELLING.length;
+  return [...steps].sort((left, right) => rank(left) - rank(right));
+}
+
 /** The step that made a run fail: the one its error names, else the one that failed first. */
 export function firstFailure(
   steps: readonly StepSummary[],

@@ -1,5 +1,5 @@
 import { Button } from "@mantine/core";
-import { useState } from "react";
+import { useMemo, useState } from "react";
 
 import type { StepSummary } from "@/api/types";
 import { ProgressBar } from "@/ui/progress-bar";
@@ -7,9 +7,9 @@ import { shownState, StateLabel, stateWord, type ShownState } from "@/ui/state";
 import table from "@/ui/table.module.css";
 import { Elapsed } from "@/ui/time";
 import classes from "./run.module.css";
-import type { StepGroup } from "./step-groups";
+import { byInterest, type StepGroup } from "./step-groups";
 
-const ITEMS_AT_ONCE = 100;
+const ITEMS_AT_ONCE = 20;
 
 interface StepTableProps {
   groups: StepGroup[];
@@ -109,8 +109,9 @@ interface ScatterRowsProps {
 }
 
 function ScatterRows({ group, selected, onSelect }: ScatterRowsProps) {
-  const holdsSelected = group.steps.some((step) => step.id === selected);
-  const [open, setOpen] = useState(holdsSelected);
+  const items = useMemo(() => byInterest(group.steps), [group.steps]);
+  const selectedAt = items.findIndex((step) => step.id === selected);
+  const [open, setOpen] = useState(selectedAt >= 0);
   const [shown, setShown] = useState(ITEMS_AT_ONCE);
   const counts = Object.entries(group.counts)
     .map(([state, count]) => `${count} ${stateWord(state as ShownState).toLowerCase()}`)
@@ -142,17 +143,17 @@ function ScatterRows({ group, selected, onSelect }: ScatterRowsProps) {
         <td className={table.wide} />
       </tr>
       {open &&
-        group.steps
-          .slice(0, shown)
+        items
+          .slice(0, Math.max(shown, selectedAt + 1))
           .map((step) => (
             <StepRow key={step.id} step={step} selected={selected === step.id} onSelect={onSelect} inside />
           ))}
-      {open && shown < group.steps.length && (
+      {open && Math.max(shown, selectedAt + 1) < items.length && (
         <tr>
           <td />
           <td colSpan={4}>
-            <Button size="compact-xs" variant="default" onClick={() => setShown(shown + ITEMS_AT_ONCE)}>
-              Show more of {group.steps.length} items
+            <Button size="compact-xs" variant="default" onClick={() => setShown(shown + 5 * ITEMS_AT_ONCE)}>
+              Show more of {items.length} items
             </Button>
           </td>
         </tr>
