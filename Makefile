@@ -34,7 +34,7 @@ verify: install
 	$(BIN)/python -m pytest -v -m verify $(if $(ROOM),tests/$(ROOM))
 
 bench: install
-	$(BIN)/python -m benchmarks
+	$(BIN)/python benchmarks/scheduler.py
 
 clean:
 	rm -rf $(VENV) .foldase .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
