@@ -47,6 +47,15 @@ describe("applyRunEvents", () => {
     expect(next.steps.map((step) => step.id)).toEqual(["a", "fold[1]", "fold[2]"]);
   });
 
+  it("counts the items of a scattered step and not the row that gathers them", () => {
+    const gathering = makeStep("fold", { state: "running", items: 2, progress: 0.5 });
+    const next = applyRunEvents(makeRun([gathering, makeStep("fold[1]", { state: "succeeded" })]), [
+      event("step.state", { step: "fold[2]", ...makeStep("fold[2]", { state: "running" }) }),
+    ]);
+    expect(next.counts).toEqual({ succeeded: 1, running: 1 });
+    expect(next.progress).toBe(0.5);
+  });
+
   it("takes over the state of the run, and its own figures win over counted ones", () => {
     const next = applyRunEvents(makeRun([makeStep("a")]), [
       event("step.state", { step: "a", ...makeStep("a", { state: "succeeded" }) }),

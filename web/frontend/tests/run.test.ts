@@ -33,6 +33,19 @@ describe("groupSteps", () => {
     expect(group?.steps.map((step) => step.id)).toEqual(["train[1]"]);
   });
 
+  it("believes the row that gathers the items", () => {
+    const items = [makeStep("a[1]", { state: "succeeded" }), makeStep("a[2]", { state: "failed" })];
+    const gathering = makeStep("a", {
+      state: "succeeded",
+      items: 2,
+      message: "1 of 2 items failed and are left out",
+    });
+    const [tolerated] = groupSteps([gathering, ...items]);
+    expect(tolerated).toMatchObject({ state: "succeeded", note: gathering.message, counts: { failed: 1 } });
+    const cached = items.map((step) => ({ ...step, state: "succeeded" as const, cached: true }));
+    expect(groupSteps([gathering, ...cached])[0]?.state).toBe("cached");
+  });
+
   it("opens what failed, else what runs", () => {
     const [group] = groupSteps([
       makeStep("a[1]", { state: "succeeded" }),
@@ -82,6 +95,12 @@ describe("firstFailure", () => {
     expect(firstFailure([late, early, makeStep("c")], null)).toBe(early);
     expect(firstFailure([late, early], "a")).toBe(late);
     expect(firstFailure([makeStep("c")], "c")).toBeUndefined();
+  });
+
+  it("is an item of the scattered step that the run names, as only items have logs", () => {
+    const gathering = makeStep("fold", { state: "failed", items: 2 });
+    const item = makeStep("fold[2]", { state: "failed" });
+    expect(firstFailure([early, gathering, item], "fold")).toBe(item);
   });
 });
 

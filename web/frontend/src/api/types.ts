@@ -44,3 +44,8 @@ const FINISHED: ReadonlySet<string> = new Set(["succeeded", "failed", "cancelled
 export function isFinished(state: RunState | StepState): boolean {
   return FINISHED.has(state);
 }
+
+/** Whether a row only gathers the items of a scattered step, and is no piece of work of its own. */
+export function isGathering(step: Pick<StepSummary, "key" | "items">): boolean {
+  return step.key === null && (step.items ?? 0) > 0;
+}

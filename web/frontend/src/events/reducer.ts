@@ -1,5 +1,5 @@
 /** How events change what a page already knows: pure functions over the API's own shapes. */
-import type { Run, RunSummary, StepSummary } from "@/api/types";
+import { isGathering, type Run, type RunSummary, type StepSummary } from "@/api/types";
 import type { EventData, FeedEvent } from "./stream";
 
 const ENVELOPE = new Set(["seq", "run", "step", "time", "kind"]);
@@ -11,7 +11,7 @@ function withoutEnvelope(data: EventData): Record<string, unknown> {
 /** Fields that events leave out where there is nothing to say: their absence is news, too. */
 const UNSAID = { error: null, waiting_for: null };
 
-function countStates(steps: Iterable<StepSummary>): Record<string, number> {
+function countStates(steps: readonly StepSummary[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const step of steps) counts[step.state] = (counts[step.state] ?? 0) + 1;
   return counts;
@@ -51,8 +51,9 @@ export function applyRunEvents(run: Run, events: readonly FeedEvent[]): Run {
   }
   if (!stepsChanged && Object.keys(summary).length === 0) return run;
   const list = [...steps.values()];
+  const work = list.filter((step) => !isGathering(step));
   const recounted = stepsChanged
-    ? { steps: list, counts: countStates(list), progress: progressOf(list) }
+    ? { steps: list, counts: countStates(work), progress: progressOf(work) }
     : {};
   return { ...run, ...recounted, ...summary };
 }

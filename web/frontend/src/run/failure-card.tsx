@@ -43,6 +43,7 @@ export function FailureCard({ run }: { run: Run }) {
         {error?.message ?? "No reason was recorded."} {error?.code && <code>{error.code}</code>}
       </p>
       {error?.hint && <p>{error.hint}</p>}
+      {run.error?.message && run.error.message !== error?.message && <p>{run.error.message}</p>}
       {step && <LastLines run={run.id} step={step} />}
       {step && <OpenStep step={step.id} />}
     </section>

@@ -1,5 +1,5 @@
 /** Steps as the graph and the table show them: the items of a scattered step belong together. */
-import type { StepSummary } from "@/api/types";
+import { isGathering, type StepSummary } from "@/api/types";
 import { type ShownState, shownState } from "@/ui/state";
 
 export interface StepGroup {
@@ -9,6 +9,8 @@ export interface StepGroup {
   /** One step, or all items of a scattered one. */
   steps: StepSummary[];
   scattered: boolean;
+  /** What the row that gathers the items says of them; null for a single step. */
+  note: string | null;
   state: ShownState;
   /** 0 to 1. */
   progress: number;
@@ -42,6 +44,7 @@ function toGroup(name: string, members: StepSummary[]): StepGroup {
   const items = members.filter((step) => step.key !== null);
   const steps = items.length > 0 ? items : members;
   const head = members[0] as StepSummary;
+  const gathering = items.length > 0 ? members.find((step) => step.key === null) : undefined;
   const counts: StepGroup["counts"] = {};
   let progress = 0;
   for (const step of steps) {
@@ -55,10 +58,17 @@ function toGroup(name: string, members: StepSummary[]): StepGroup {
     after: [...new Set(members.flatMap((step) => step.after))],
     steps,
     scattered: items.length > 0,
-    state: PRECEDENCE.find((state) => counts[state]) ?? "pending",
+    note: gathering?.error?.message ?? gathering?.message ?? null,
+    state: gathering && gathering.state !== "succeeded" ? gathering.state : groupState(counts, gathering),
     progress: steps.length > 0 ? progress / steps.length : 0,
     counts,
   };
+}
+
+/** The state of a group from those of its steps; one that succeeded may have lost some items. */
+function groupState(counts: StepGroup["counts"], gathering: StepSummary | undefined): ShownState {
+  if (gathering?.state === "succeeded") return counts.cached && !counts.succeeded ? "cached" : "succeeded";
+  return PRECEDENCE.find((state) => counts[state]) ?? "pending";
 }
 
 /** The step to open for a group: what failed, else what runs, else the first. */
@@ -79,16 +89,17 @@ export function byInterest(steps: readonly StepSummary[]): StepSummary[] {
   return [...steps].sort((left, right) => rank(left) - rank(right));
 }
 
-/** The step that made a run fail: the one its error names, else the one that failed first. */
+/**
+ * The piece of work that made a run fail: the step its error names, or the first failed item of it where it is
+ * scattered, else whatever failed first.
+ */
 export function firstFailure(
   steps: readonly StepSummary[],
   named: string | null | undefined,
 ): StepSummary | undefined {
-  const failed = steps.filter((step) => step.state === "failed");
-  const byTime = [...failed].sort((left, right) =>
-    (left.finished_at ?? "").localeCompare(right.finished_at ?? ""),
-  );
-  return failed.find((step) => step.id === named) ?? byTime[0];
+  const failed = steps.filter((step) => step.state === "failed" && !isGathering(step));
+  failed.sort((left, right) => (left.finished_at ?? "").localeCompare(right.finished_at ?? ""));
+  return failed.find((step) => step.id === named) ?? failed.find((step) => step.name === named) ?? failed[0];
 }
 
 /**

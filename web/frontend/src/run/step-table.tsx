@@ -138,6 +138,7 @@ function ScatterRows({ group, selected, onSelect }: ScatterRowsProps) {
         <td className={classes.doing}>
           <ProgressBar value={group.progress} label={`Progress of ${group.name}`} />
           <span className={classes.message}>{counts}</span>
+          {group.note && <span className={classes.message}>{group.note}</span>}
         </td>
         <td className={table.wide} />
         <td className={table.wide} />
