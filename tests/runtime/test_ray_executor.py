@@ -70,12 +70,17 @@ class FakeCrew:
 
     def kill(self, name: str) -> threading.Thread:
         self.killed.append(name)
-        thread = threading.Thread(target=lambda: None)
-        thread.start()
-        return thread
+        return _done()
 
-    def bury(self, name: str) -> None:
+    def bury(self, name: str) -> threading.Thread:
         self.buried.append(name)
+        return _done()
+
+
+def _done() -> threading.Thread:
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    return thread
 
 
 EARLIER: list[tuple[Hello, list[Held]]] = []

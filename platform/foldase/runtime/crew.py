@@ -147,18 +147,13 @@ class Crew:
         thread.start()
         return thread
 
-    def bury(self, name: str) -> None:
-        """A worker is gone: end what it left running, and remove its files."""
+    def bury(self, name: str) -> threading.Thread:
+        """A worker is gone: end what it left running, remove its files; done when the thread ends."""
         self._handles.pop(name, None)
         process = self._processes.pop(name, None)
-        kill_all(with_environment(WORKER_VARIABLE, name), within_seconds=_KILL_SECONDS)
-        home = self._settings.home
-        if process is not None:
-            remove_folder(home / "scratch" / process.mark)
-        for path in (note_path(home, name), identity_path(home, name)):
-            path.unlink(missing_ok=True)
-        for stream in (1, 2):
-            (home / "workers" / f"{name}.{stream}").unlink(missing_ok=True)
+        thread = threading.Thread(target=self._bury, args=(name, process), name=f"bury {name}", daemon=True)
+        thread.start()
+        return thread
 
     def process_of(self, name: str) -> ProcessId | None:
         """The process of a worker of this machine, from its own note where it never answered."""
@@ -177,6 +172,16 @@ class Crew:
         handle = self._handles.get(name)
         if handle is not None:
             ray.kill(handle, no_restart=True)
+
+    def _bury(self, name: str, process: ProcessId | None) -> None:
+        kill_all(with_environment(WORKER_VARIABLE, name), within_seconds=_KILL_SECONDS)
+        home = self._settings.home
+        if process is not None:
+            remove_folder(home / "scratch" / process.mark)
+        for path in (note_path(home, name), identity_path(home, name)):
+            path.unlink(missing_ok=True)
+        for stream in (1, 2):
+            (home / "workers" / f"{name}.{stream}").unlink(missing_ok=True)
 
     def _watch(self, name: str) -> None:
         self._then(self._handles[name].watch.remote(), lambda _: None, name)

@@ -164,12 +164,10 @@ class RayExecutor:
             self._closed.set()
             names = list(self.fleet.workers)
         self._inbox.wake()
-        kills = [self._crew.kill(name) for name in names]
         deadline = time.monotonic() + within_seconds
-        for kill in kills:
-            kill.join(max(0.0, deadline - time.monotonic()))
-        for name in names:
-            self._crew.bury(name)
+        for act in (self._crew.kill, self._crew.bury):
+            for thread in [act(name) for name in names]:
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _note(self, worker: Worker, report: Report) -> None:
         key = TaskId(report.run, report.step, report.fence)
