@@ -18,6 +18,19 @@ HALF = POINTS // 2 - 1
 """Points that training reports before it waits at the gate."""
 
 
+SCATTERED = """\
+version: 1
+name: scattered
+inputs:
+  seeds: {type: "list[int]", default: [31, 32, 33]}
+steps:
+  simulate:
+    uses: alignment.simulate@1
+    each: {seed: "${{ inputs.seeds }}"}
+    with: {families: 4, seed: "${{ each.seed }}"}
+"""
+
+
 def submit(platform: Running, **inputs: object) -> str:
     """A run of the main workflow, as a program submits it. Another seed each time keeps the cache out."""
     with platform.client() as client:
@@ -119,6 +132,23 @@ def test_artifacts_are_downloaded_and_the_source_is_kept(visitor: Visitor, platf
     assert Path(archive.value.path()).read_bytes().startswith(b"PK")
     page.get_by_role("tab", name="Provenance").click()
     expect(page.get_by_label("Source of the workflow")).to_contain_text("contacts.train@1")
+
+
+def test_the_items_of_a_scattered_step(visitor: Visitor, platform: Running) -> None:
+    with platform.client() as client:
+        run = client.post(f"{API}/runs", json={"source": SCATTERED}).json()["id"]
+    page = visitor.open(f"/runs/{run}")
+    expect(page.locator("[data-run-state=succeeded]")).to_be_visible()
+    row = page.locator("tr[data-step=simulate]")
+    expect(row).to_contain_text("3 items")
+    expect(row).to_contain_text("3 succeeded")
+    expect(visitor.see(".react-flow__node")).to_contain_text("3 of 3 items")
+    row.get_by_role("button", name="simulate").click()
+    items = page.locator("tr[data-step^='simulate[']")
+    expect(items).to_have_count(3)
+    items.nth(1).get_by_role("button").click()
+    detail = visitor.see("[data-open-step^='simulate[']")
+    expect(detail).to_contain_text("4 families of 28 residues")
 
 
 def test_the_cluster_page_shows_nodes_and_what_waits(visitor: Visitor) -> None:
