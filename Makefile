@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/python -m pytest -q tests/house
 
 test: install
-	$(BIN)/python -m pytest -q -m "not verify"
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not verify"
 
 # The long checks: all of them, or one room's, for example `make verify ROOM=scheduler`.
 verify: install

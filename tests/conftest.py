@@ -36,10 +36,28 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = random.SystemRandom().randrange(2**32)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests must share a process when several run side by side.
+
+    One Ray cluster and one browser serve the whole session, and a file's fixtures are made once.
+    """
+    for item in items:
+        room = item.path.relative_to(TESTS).parts[0]
+        if item.get_closest_marker("ray"):
+            group = "ray"
+        else:
+            group = room if room in _ROOMS_WITH_ONE_PLATFORM else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: not item.get_closest_marker("ray"))  # long, and mostly waiting
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say how to repeat the random choices of this session."""
     return f"random choices: --hypothesis-seed={config.option.hypothesis_seed}"
 
+
+_ROOMS_WITH_ONE_PLATFORM = ("browser", "cli")
 
 _NOT_PROVIDED_BY_CI = ("FOLDASE_TEST_DATA", "needs root")
 """Reasons that stay skips in CI: real files the project does not carry, rights it may lack."""

@@ -122,11 +122,14 @@ def test_a_killed_server_comes_back_under_its_address(start, options: tuple[str,
     url = up.wait_for("foldase is at").split()[-1]
     with Client(home=up.home) as client:
         run = client.run(GREET, {"name": "before"}).id
+        port = int(url.rpartition(":")[2])
         for name in ("web", "runtime"):
             wait_until(lambda name=name: name in read_state(up.home)["services"])
             mark = read_state(up.home)["services"][name]
             os.kill(int(mark.split("-")[0]), signal.SIGKILL)
             up.wait_for(f"{name} ended (signal SIGKILL)")
+            with pytest.raises(OSError, match="in use"):  # nobody can take it, and be sent the token
+                socket.create_server(("127.0.0.1", port))
             wait_until(lambda name=name, mark=mark: read_state(up.home)["services"][name] != mark)
         wait_until(client.is_reachable)
         assert client.url == url

@@ -69,7 +69,7 @@ def test_faults_name_code_line_and_record(tmp_path, content, code, line, column,
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (gzip.compress(b">a\nACDE\n"), "gzip"),
+        (gzip.compress(b">a\nACDE\n", mtime=0), "gzip"),
         (b"PK\x03\x04rest", "zip"),
         (">a\nACDE\n".encode("utf-16"), "UTF-16"),
         (b">a\nAC\x00DE\n", "NUL"),

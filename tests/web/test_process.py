@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -135,6 +136,36 @@ def test_without_a_wish_the_next_free_port_is_taken(home: Path) -> None:
         )
         assert first[1] < second[1]
         assert first[0] == second[0] == "127.0.0.1"
+
+
+def test_a_successor_gets_the_listening_socket(home: Path) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        command = [sys.executable, "-m", "foldase_web.main", "--home", str(home)]
+        first = subprocess.Popen([*command, "--keeper-fd", str(there.fileno())], pass_fds=[there.fileno()])
+        _, (kept,), _, _ = socket.recv_fds(here, 1, 1)
+        first.kill()
+        first.wait()
+        with socket.socket(fileno=kept) as listener:
+            port = listener.getsockname()[1]
+            with httpx.Client(trust_env=False, timeout=30.0) as early:
+                second = subprocess.Popen([*command, "--listener-fd", str(kept)], pass_fds=[kept])
+                try:  # asked at once, long before the successor is there: answered, not refused
+                    assert early.get(f"http://127.0.0.1:{port}{API}/health").status_code == 200
+                finally:
+                    second.terminate()
+                    assert second.wait(20.0) == 0
+
+
+def test_an_inherited_socket_must_fit_the_settings(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as open_to_all, socket.socket() as elsewhere:
+        open_to_all.bind(("0.0.0.0", 0))
+        elsewhere.bind(("127.0.0.1", 0))
+        for listener, *more in ((open_to_all,), (elsewhere, "--port", "1")):
+            descriptor = str(os.dup(listener.fileno()))
+            status, errors = fails(capsys, "--home", str(home), "--listener-fd", descriptor, *more)
+            assert status == 1
+            assert "inherited socket" in errors
 
 
 @pytest.mark.parametrize("values", [{"port": "x"}, {"port": 70000}, {"host": ""}, {"upload_limit_bytes": 0}])

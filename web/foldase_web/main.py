@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from foldase_web.app import create_app
 from foldase_web.context import Services
-from foldase_web.settings import DEFAULT_PORTS, Settings
+from foldase_web.settings import DEFAULT_PORTS, Settings, is_loopback
 from foldase_workflows.contracts.errors import FoldaseError
 
 SERVER_FILE = "server.json"
@@ -162,19 +162,46 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--home", type=Path, help="state folder (FOLDASE_HOME, default ./.foldase)")
     parser.add_argument("--host", help="address to listen on (FOLDASE_HOST, default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on, 0 for any (FOLDASE_PORT)")
+    parser.add_argument("--listener-fd", type=int, help="a socket that listens already, inherited")
+    parser.add_argument("--keeper-fd", type=int, help="a socket that is sent a copy of the listening one")
     parser.add_argument("--allow-remote", action="store_true", default=None, help="allow a public address")
     parser.add_argument("--allowed-host", action="append", help="a further name of this server; repeatable")
     return parser.parse_args(argv)
 
 
-def serve(settings: Settings) -> None:
+def inherited(settings: Settings, descriptor: int) -> socket.socket:
+    """The listening socket of an earlier server of the same address.
+
+    Raises:
+        OSError: it is no socket, or listens somewhere else than the settings say.
+    """
+    listener = socket.socket(fileno=descriptor)
+    listener.set_inheritable(False)
+    host, port = listener.getsockname()[:2]
+    if port != (settings.port or port) or is_loopback(host) < is_loopback(settings.host):
+        listener.close()
+        raise OSError(errno.EADDRNOTAVAIL, f"the inherited socket listens on {host}:{port}")
+    return listener
+
+
+def serve(settings: Settings, *, listener_fd: int | None = None, keeper_fd: int | None = None) -> None:
     """Run the server until it is told to stop.
+
+    Args:
+        settings: where and how.
+        listener_fd: an inherited socket that listens already.
+        keeper_fd: an inherited Unix socket that is sent a copy of the listening one, so that a successor of
+            this process can be given it.
 
     Raises:
         FoldaseError: another server holds the folder, or the database cannot be opened.
         OSError: the port cannot be had.
     """
-    with only_server(settings.home), contextlib.closing(listen(settings)) as listener:
+    opened = listen(settings) if listener_fd is None else inherited(settings, listener_fd)
+    with only_server(settings.home), contextlib.closing(opened) as listener:
+        if keeper_fd is not None:
+            with socket.socket(fileno=keeper_fd) as keeper:
+                socket.send_fds(keeper, [b"l"], [listener.fileno()])
         url = url_of(settings.host, listener.getsockname()[1])
         services = Services.open(settings)
         server = Server(create_app(settings, services), services, listener, url)
@@ -190,10 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     logging.getLogger("foldase").setLevel(logging.INFO)
     given = vars(parse(argv))
-    hosts = given.pop("allowed_host")
+    hosts, listener_fd, keeper_fd = (given.pop(name) for name in ("allowed_host", "listener_fd", "keeper_fd"))
     given["allowed_hosts"] = tuple(hosts) if hosts else None
     try:
-        serve(Settings.load(given))
+        serve(Settings.load(given), listener_fd=listener_fd, keeper_fd=keeper_fd)
     except ValidationError as error:
         for item in error.errors():
             place = ".".join(str(part) for part in item["loc"])

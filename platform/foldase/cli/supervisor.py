@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from foldase.cli.listener import KeptListener
 from foldase.cli.processes import alive, end_groups, mark_of, pid_of, signal_group
 from foldase_workflows.contracts.errors import Conflict, FoldaseError
 
@@ -89,6 +90,7 @@ class Supervisor:
         self._clock = clock
         self._lock: IO[str] | None = None
         self._guard = threading.RLock()
+        self._listener = KeptListener()
 
     def start(self) -> None:
         """Take the state folder, end what an earlier supervisor left, start the first service.
@@ -149,14 +151,6 @@ class Supervisor:
         process = self.services[name].process
         return process.pid if process is not None else None
 
-    def keep_port(self, port: int) -> None:
-        """Have the web server come back under the address that people know."""
-        command = self.services["web"].command
-        if "--port" in command:
-            command[command.index("--port") + 1] = str(port)
-        else:
-            command += ["--port", str(port)]
-
     def stop(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
         """End everything that was started, and whatever that started; give the folder back."""
         with self._guard:
@@ -171,6 +165,7 @@ class Supervisor:
                 (self.home / STATE_FILE).unlink(missing_ok=True)
                 self._lock.close()
                 self._lock = None
+            self._listener.close()
 
     def log_of(self, name: str) -> Path:
         """The file that takes a service's output."""
@@ -184,14 +179,20 @@ class Supervisor:
         path = self.log_of(service.name)
         if path.exists() and path.stat().st_size > _LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
+        command: list[str] = service.command
+        descriptors: tuple[int, ...] = ()
+        if service.name == "web":
+            self._listener.take()
+            command, descriptors = [*command, *self._listener.arguments], self._listener.descriptors
         with path.open("ab") as log:
             # A session of its own: Ctrl-C reaches the supervisor only, and it ends the group in order.
             service.process = subprocess.Popen(
-                service.command,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=descriptors,
             )
         service.mark = mark_of(service.process.pid)
         service.started = self._clock()

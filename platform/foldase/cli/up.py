@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from urllib.parse import urlsplit
 
 from foldase.cli.outcome import Exit, print_json
 from foldase.cli.supervisor import LOG_FOLDER, Supervisor, is_locked, service_commands, stop_other, tail
@@ -105,7 +104,6 @@ def start(supervisor: Supervisor) -> Address:
             )
 
     address = wait_for_address(supervisor.home, check, pid=supervisor.pid("web"))
-    supervisor.keep_port(urlsplit(address.url).port or 80)
     supervisor.start_others()
     return address
 
