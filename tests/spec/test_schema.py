@@ -45,7 +45,7 @@ def test_what_the_loader_takes_the_schema_takes(plain, typed, sweep):
         {"with": {"seed": "${{ inputs.n }}"}},
         {"with": {"seed": 1, "sizes": [1, "${{ inputs.n }}"]}, "each": {"a": "${{ inputs.l }}", "b": [1]}},
         {"with": {"seed": 1}, "resources": {"cpu": 0.5, "memory": "16GiB", "gpu": "1/2"}},
-        {"with": {"seed": 1}, "resources": {"cpu": "auto", "memory": "auto", "labels": {"model": ["a"]}}},
+        {"with": {"seed": 1}, "resources": {"cpu": "auto", "memory": "auto"}},
         {"with": {"seed": 1}, "retry": {"max": 3, "backoff": "5s..2m", "on": ["oom"]}},
         {"with": {"seed": 1}, "retry": {"on_oom": {"memory": "x2", "with.length": "/2"}}},
         {"with": {"seed": 1}, "timeout": "1h30m", "cache": "refresh", "if": "${{ true }}"},

@@ -41,7 +41,11 @@ def cluster_nodes() -> tuple[ClusterNode, ...]:
             name=node["NodeManagerHostname"],
             alive=bool(node["Alive"]),
             hardware=_hardware(node["NodeManagerHostname"], node.get("Resources", {})),
-            labels={str(key): str(value) for key, value in node.get("Labels", {}).items()},
+            labels={
+                str(key): str(value)
+                for key, value in node.get("Labels", {}).items()
+                if not str(key).startswith("ray.io/")  # Ray's own, of no use to people
+            },
         )
         for node in ray.nodes()  # type: ignore[no-untyped-call]
     )

@@ -19,7 +19,6 @@ from foldase_workflows.spec.values import (
     DurationRange,
     FactorText,
     Gpus,
-    Labels,
     ListOrExpression,
     Number,
     Priority,
@@ -79,7 +78,6 @@ class ResourcesSpec(Section):
     cpu: Cores = Field(default=None, description="Cores, 0.5 or 8")
     memory: Bytes = Field(default=None, description="Main memory with a unit, 16GiB")
     gpu: Gpus = Field(default=None, description="Accelerators, 1, or a share of one, 1/2")
-    labels: Labels = Field(default=None, description="What the node must be labelled with")
 
 
 class DefaultsSpec(Section):

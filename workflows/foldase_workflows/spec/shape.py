@@ -14,6 +14,7 @@ from foldase_workflows.spec.faults import Faults, Path, did_you_mean, show
 _LATER = {
     "sweep": "start one run per value for now",
     "profile": "site settings are given to the server",
+    "labels": "every node may run the step for now",
     "budget": "set `timeout` for now",
     "notify": "follow the run on its page for now",
     "secrets": "set environment variables of the server for now",

@@ -60,7 +60,6 @@ class Request:
     cpu: float | Literal["auto"] | None = None
     memory_bytes: int | Literal["auto"] | None = None
     gpu: float | Literal["auto"] | None = None
-    labels: Mapping[str, tuple[str, ...]] | None = None
 
     def resources(
         self, operator: AnyOperator, estimate: Estimate | None, hardware: Hardware | None
@@ -166,16 +165,10 @@ def request_of(step: StepSpec, defaults: DefaultsSpec | None) -> Request:
     cpu = shared.cpu if own.cpu is None else own.cpu
     memory = shared.memory if own.memory is None else own.memory
     gpu = shared.gpu if own.gpu is None else own.gpu
-    labels = shared.labels if own.labels is None else own.labels
     return Request(
         cpu=cpu if cpu in (None, "auto") else float(cpu),
         memory_bytes=memory if memory in (None, "auto") else quantities.parse_bytes(memory),
         gpu=gpu if gpu in (None, "auto") else quantities.parse_gpu(gpu),
-        labels={
-            name: tuple(wanted) if isinstance(wanted, list) else (wanted,) for name, wanted in labels.items()
-        }
-        if labels
-        else None,
     )
 
 

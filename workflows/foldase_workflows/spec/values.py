@@ -183,17 +183,6 @@ def _check_list_or_expression(value: Any) -> Any:
     raise fault("type", f"a list is wanted, got {show(value)}", "write [a, b] or ${{ inputs.NAME }}")
 
 
-def _check_labels(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise fault("type", f"labels must be a mapping, got {show(value)}", "write {gpu-model: h200}")
-    for name, wanted in value.items():
-        listed = wanted if isinstance(wanted, list) else [wanted]
-        if not listed or not all(isinstance(item, str) for item in listed):
-            message = f"the label {show(name)} must be a text or a list of texts"
-            raise fault("type", message, "quote it, or write {gpu-model: [h200, a100]}")
-    return value
-
-
 _TYPE_NAMES = tuple(name for name in type_names() if name != "any")
 _AUTO = {"const": "auto"}
 _BYTES_SCHEMA = {"type": "string", "pattern": r"^[0-9.]+ ?(B|[kMGT]B|[KMGT]iB)$", "examples": ["16GiB"]}
@@ -214,18 +203,6 @@ Gpus = Annotated[
     BeforeValidator(_or_auto(_check_gpu)),
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^1/[0-9]+$"}, _AUTO]}
-    ),
-]
-Labels = Annotated[
-    Any,
-    BeforeValidator(_check_labels),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "additionalProperties": {
-                "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
-            },
-        }
     ),
 ]
 Duration = Annotated[
