@@ -1,0 +1,96 @@
+"""The outer product mean on the CPU: whole where the products are small, tiles of pairs where not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from foldase_kernels.outer_product_mean import cpu_tiles
+from foldase_kernels.outer_product_mean.reference import outer_product_mean_reference
+
+SMALL_PRODUCTS = 4 * 2**20
+"""Bytes of outer products up to which they are kept for the backward pass; below it tiles cost time."""
+
+
+def scratch_bytes(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> int:
+    """The most bytes this backend holds beyond inputs, the result and the gradients asked for.
+
+    Eight times the larger of a tile and of outer products that count as small, and where a dtype is narrower
+    than that of the sums, copies of weight and bias and sums of all gradients in the wider one.
+    """
+    wide = torch.promote_types(a.dtype, torch.float32)
+    sums = 0 if a.dtype == wide else 2 * a.numel()
+    for tensor in (weight, bias):
+        if tensor is not None and tensor.dtype != wide:
+            sums += 2 * tensor.numel()
+    return 8 * max(cpu_tiles.TILE, SMALL_PRODUCTS) + sums * wide.itemsize
+
+
+def _is_small(a: torch.Tensor) -> bool:
+    *leading, _, residues, hidden = a.shape
+    pairs = residues * residues
+    for size in leading:
+        pairs *= size
+    return pairs * hidden * hidden * torch.promote_types(a.dtype, torch.float32).itemsize <= SMALL_PRODUCTS
+
+
+def outer_product_mean_cpu(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+) -> torch.Tensor:
+    """The update of the pair representation; shapes and memory bound as in the API."""
+    if _is_small(a):
+        return outer_product_mean_reference(a, b, weight, bias, weights, epsilon)
+    out: torch.Tensor = _Tiled.apply(a, b, weight, bias, weights, epsilon)  # type: ignore[no-untyped-call]
+    return out
+
+
+def outer_product_mean_cpu_into(
+    residual: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+) -> torch.Tensor:
+    """Add the update to ``residual``; inference only."""
+    with torch.no_grad():
+        if _is_small(a):
+            return residual.add_(outer_product_mean_reference(a, b, weight, bias, weights, epsilon))
+        cpu_tiles.tiled_forward(a, b, weight, bias, weights, epsilon, residual, add=True)
+    return residual
+
+
+class _Tiled(torch.autograd.Function):
+    """Outer products in tiles of pairs; the backward pass recomputes them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        weights: torch.Tensor | None,
+        epsilon: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(a, b, weight, bias, weights)
+        ctx.epsilon = epsilon
+        out = a.new_empty(*a.shape[:-3], a.shape[-2], a.shape[-2], weight.shape[0])
+        cpu_tiles.tiled_forward(a, b, weight, bias, weights, epsilon, out, add=False)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        a, b, weight, bias, weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:4]
+        grads = cpu_tiles.tiled_backward(a, b, weight, bias, weights, ctx.epsilon, grad_out, wanted)
+        return (*grads, None, None)
