@@ -44,9 +44,10 @@ def outer_product_mean(
     sums are float32 (float64 for float64 inputs).
 
     Memory of backend ``cpu`` beyond inputs, the result and, in training, the gradients asked for: at most
-    :func:`foldase_kernels.outer_product_mean.cpu.scratch_bytes`, which does not depend on the number of
-    sequences or residues (in half precision it adds float32 sums of the gradients). The outer products are
-    never whole. Backend ``reference`` holds them twice, ``N * N * C * C`` numbers each.
+    :func:`foldase_kernels.outer_product_mean.cpu.scratch_bytes`, 12 MiB where outer products would take more
+    than 4 MiB, whatever the number of sequences or residues (half precision adds float32 sums of the
+    gradients); smaller problems are held whole. Backend ``reference`` holds all outer products twice,
+    ``N * N * C * C`` numbers each.
 
     Args:
         a: left factor, normed and projected, ``[..., S, N, C]``; float32, bfloat16, float16 or float64.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,23 +18,27 @@ SMALL_PRODUCTS = 4 * 2**20
 def scratch_bytes(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> int:
     """The most bytes this backend holds beyond inputs, the result and the gradients asked for.
 
-    Eight times the larger of a tile and of outer products that count as small, and where a dtype is narrower
-    than that of the sums, copies of weight and bias and sums of all gradients in the wider one.
+    Six tiles; where a dtype is narrower than that of the sums, also copies of weight and bias and sums of all
+    gradients in the wider one. Outer products of at most :data:`SMALL_PRODUCTS` bytes are held four times,
+    with the weighted factors.
     """
     wide = torch.promote_types(a.dtype, torch.float32)
+    cast = sum(2 * t.numel() for t in (weight, bias) if t is not None and t.dtype != wide)
+    if _is_small(a, weight):
+        return 4 * _product_bytes(a, weight) + (4 * a.numel() + cast) * wide.itemsize
     sums = 0 if a.dtype == wide else 2 * a.numel()
-    for tensor in (weight, bias):
-        if tensor is not None and tensor.dtype != wide:
-            sums += 2 * tensor.numel()
-    return 8 * max(cpu_tiles.TILE, SMALL_PRODUCTS) + sums * wide.itemsize
+    return 6 * cpu_tiles.TILE + (sums + cast) * wide.itemsize
 
 
-def _is_small(a: torch.Tensor) -> bool:
+def _product_bytes(a: torch.Tensor, weight: torch.Tensor) -> int:
+    """Of all outer products, or of all their projections if these are more."""
     *leading, _, residues, hidden = a.shape
-    pairs = residues * residues
-    for size in leading:
-        pairs *= size
-    return pairs * hidden * hidden * torch.promote_types(a.dtype, torch.float32).itemsize <= SMALL_PRODUCTS
+    numbers = math.prod(leading) * residues**2 * max(hidden**2, weight.shape[0])
+    return numbers * torch.promote_types(a.dtype, torch.float32).itemsize
+
+
+def _is_small(a: torch.Tensor, weight: torch.Tensor) -> bool:
+    return _product_bytes(a, weight) <= SMALL_PRODUCTS
 
 
 def outer_product_mean_cpu(
@@ -45,7 +50,7 @@ def outer_product_mean_cpu(
     epsilon: float,
 ) -> torch.Tensor:
     """The update of the pair representation; shapes and memory bound as in the API."""
-    if _is_small(a):
+    if _is_small(a, weight):
         return outer_product_mean_reference(a, b, weight, bias, weights, epsilon)
     out: torch.Tensor = _Tiled.apply(a, b, weight, bias, weights, epsilon)  # type: ignore[no-untyped-call]
     return out
@@ -62,7 +67,7 @@ def outer_product_mean_cpu_into(
 ) -> torch.Tensor:
     """Add the update to ``residual``; inference only."""
     with torch.no_grad():
-        if _is_small(a):
+        if _is_small(a, weight):
             return residual.add_(outer_product_mean_reference(a, b, weight, bias, weights, epsilon))
         cpu_tiles.tiled_forward(a, b, weight, bias, weights, epsilon, residual, add=True)
     return residual

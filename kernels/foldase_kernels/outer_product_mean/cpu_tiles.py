@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-TILE = 4 * 2**20
+TILE = 2 * 2**20
 """Bytes that one scratch tile may take; several of them are alive at once."""
 
 Grads = tuple[torch.Tensor | None, ...]
@@ -55,7 +55,7 @@ class _Factor:
         """Roots of the weights, ``[s, columns]``."""
         assert self.weights is not None
         assert self.scratch is not None
-        return self.weights[sequences, columns].to(self.scratch.dtype).sqrt_()
+        return self.weights[sequences, columns].to(self.scratch.dtype).sqrt()
 
 
 class _Tile:

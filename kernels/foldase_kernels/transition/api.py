@@ -42,9 +42,10 @@ def transition(
     float32 (float64 for float64 inputs).
 
     Memory of backend ``cpu`` beyond inputs, the result and, in training, the gradients of x and of the
-    parameters: at most :func:`foldase_kernels.transition.cpu.scratch_bytes`, which does not depend on the
-    number of positions. Nothing but the inputs is kept for the backward pass, which recomputes. Backend
-    ``reference`` holds the hidden layer whole, several times.
+    parameters: at most :func:`foldase_kernels.transition.cpu.scratch_bytes`, 10 MiB where the hidden layer
+    would take more than 4 MiB, whatever the number of positions: nothing but the inputs is kept for the
+    backward pass, which recomputes. Smaller problems are held whole. Backend ``reference`` always holds the
+    hidden layer whole, several times.
 
     Args:
         x: ``[..., c]``; float32, bfloat16, float16 or float64.

@@ -18,19 +18,24 @@ SMALL_HIDDEN = 4 * 2**20
 def scratch_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
     """The most bytes this backend holds beyond inputs, the result and the gradients asked for.
 
-    Twelve times the larger of a tile and a hidden layer that counts as small, and where a dtype is narrower
-    than that of the sums, a copy of the parameters and of their gradients in the wider one.
+    Ten tiles; where a dtype is narrower than that of the sums, also a copy of the parameters and of their
+    gradients in the wider one. Hidden layers of at most :data:`SMALL_HIDDEN` bytes are held ten times.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     tensors = [tensor for tensor in parameters if tensor is not None]
-    copies = sum(2 * tensor.numel() * wide.itemsize for tensor in tensors if tensor.dtype != wide)
-    return 12 * max(cpu_tiles.TILE, SMALL_HIDDEN) + copies
+    cast = sum(2 * tensor.numel() * wide.itemsize for tensor in tensors if tensor.dtype != wide)
+    return 10 * (_hidden_bytes(x, parameters) if _is_small(x, parameters) else cpu_tiles.TILE) + cast
+
+
+def _hidden_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
+    """Of the hidden layer, or of x in the dtype of the sums if that is wider."""
+    hidden, channels = parameters.weight_in.shape
+    itemsize = torch.promote_types(x.dtype, torch.float32).itemsize
+    return x.numel() // channels * max(hidden, channels) * itemsize
 
 
 def _is_small(x: torch.Tensor, parameters: TransitionParameters) -> bool:
-    positions = x.numel() // x.shape[-1]
-    itemsize = torch.promote_types(x.dtype, torch.float32).itemsize
-    return positions * parameters.weight_in.shape[0] * itemsize <= SMALL_HIDDEN
+    return _hidden_bytes(x, parameters) <= SMALL_HIDDEN
 
 
 def transition_cpu(
