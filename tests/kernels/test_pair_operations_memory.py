@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -124,53 +125,41 @@ def test_outer_products_are_never_whole(way):
     assert outer_cpu.scratch_bytes(*longer[:1], *longer[2:]) == bound
 
 
-def rss_of(operation, way):
-    """Counted peak and growth of the resident set of one call, by a fresh process each."""
-    found = []
-    for measure in ("counted", "resident"):
-        command = [sys.executable, __file__, operation, way, measure]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout))
-    return found
-
-
 @pytest.mark.parametrize("operation", ["transition", "outer_product_mean"])
 @pytest.mark.parametrize("way", WAYS[:2])
 def test_the_system_sees_what_was_counted(operation, way):
     """At sizes where the whole hidden layer, or all outer products, would break the margin."""
-    counted, resident = rss_of(operation, way)
+    command = [sys.executable, __file__, operation, way]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    resident, counted = json.loads(done.stdout)
     assert abs(resident - counted) <= RSS_SHARE * counted + RSS_SLACK
 
 
-def measured(operation, way, measure):
-    """Bytes of one call at a size whose naive intermediate takes 512 MiB or more."""
-    import resource
-
+def measured(operation, way):
+    """Growth of the resident set and counted peak of a call with a naive intermediate of 256 MiB or more."""
     torch.set_num_threads(1)
     grad = way == "both"
     if operation == "transition":
-        inputs = (*transition_inputs(512, 128, "relu", grad=grad), "relu")
+        inputs = (*transition_inputs(384, 128, "relu", grad=grad), "relu")
 
-        def work(backend="cpu", inputs=inputs):
-            return run_transition(way, backend, *inputs)
+        def work():
+            return run_transition(way, "cpu", *inputs)
 
         small = (*transition_inputs(40, 128, "relu", grad=grad), "relu")
         run_transition(way, "cpu", *small)
     else:
-        inputs = outer_inputs(32, 720, grad=grad, channels=16)
+        inputs = outer_inputs(16, 512, grad=grad, channels=16)
 
-        def work(backend="cpu", inputs=inputs):
-            return run_outer(way, backend, inputs)
+        def work():
+            return run_outer(way, "cpu", inputs)
 
         run_outer(way, "cpu", outer_inputs(4, 100, grad=grad, channels=16))
-    if measure == "counted":
-        return peak_of(work)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kept = work()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     del kept
-    return (after - before) * 1024
+    return (after - before) * 1024, peak_of(work)
 
 
 if __name__ == "__main__":
