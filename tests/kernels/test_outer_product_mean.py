@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from foldase_kernels import operations
-from foldase_kernels.outer_product_mean import available_backends, cpu, cpu_tiles, outer_product_mean
+from foldase_kernels.outer_product_mean import available_backends, cpu, cpu_few, cpu_tiles, outer_product_mean
 
 FORWARD_TOLERANCE = 1e-5
 """Relative to the largest value, float32 against float64."""
@@ -18,17 +18,22 @@ EXACT = 1e-10
 SIZES = (1, 15, 17, 33)
 
 
-def force_tiles(monkeypatch, *, tile=3000):
-    """Several tiles of rows, columns and sequences at tiny sizes."""
+FORMS = ("direct", "tiled", "few")
+
+
+def force(form, monkeypatch, *, tile=3000):
+    """One form of the CPU path; several tiles of rows, columns and sequences at tiny sizes."""
+    if form == "direct":
+        return
     monkeypatch.setattr(cpu, "SMALL_PRODUCTS", -1)
     monkeypatch.setattr(cpu_tiles, "TILE", tile)
+    monkeypatch.setattr(cpu_few, "is_cheaper", lambda a, channels, backward: form == "few")
 
 
-@pytest.fixture(params=["direct", "tiled"])
+@pytest.fixture(params=FORMS)
 def cpu_form(request, monkeypatch):
-    """Both forms of the CPU path."""
-    if request.param == "tiled":
-        force_tiles(monkeypatch)
+    """All forms of the CPU path."""
+    force(request.param, monkeypatch)
     return request.param
 
 
@@ -85,12 +90,12 @@ def test_reference_is_the_sum_over_sequences():
             assert (found[i, j] - wanted).abs().max() <= EXACT * max(1.0, float(wanted.abs().max()))
 
 
-@pytest.mark.parametrize("form", ["reference", "direct", "tiled"])
+@pytest.mark.parametrize("form", ["reference", *FORMS])
 @pytest.mark.parametrize("kind", [None, "mask", "numbers"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradcheck_of_every_input(form, kind, bias, monkeypatch):
-    if form == "tiled":
-        force_tiles(monkeypatch, tile=200)
+    if form != "reference":
+        force(form, monkeypatch, tile=200)
     tensors = make((2,), 3, 4, 2, 3, bias=bias)
     weights = make_weights(kind, (2, 3, 4))
     backend = "reference" if form == "reference" else "cpu"
@@ -166,6 +171,14 @@ def test_residual_is_added_to_in_place(backend, transposed, cpu_form):
     wanted = z + outer_product_mean(*tensors, backend="reference")
     assert outer_product_mean(*tensors, residual=z, backend=backend) is z
     assert (z - wanted).abs().max() <= EXACT * wanted.abs().max()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_few_sequences_take_the_order_with_fewer_products(backward):
+    """With 32 channels to 128 pair channels the orders meet near 40 sequences forward, 50 backward."""
+    few, many = (torch.empty(count, 512, 32, device="meta") for count in (24, 64))
+    assert cpu_few.is_cheaper(few, 128, backward=backward)
+    assert not cpu_few.is_cheaper(many, 128, backward=backward)
 
 
 def test_pairs_that_no_sequence_covers(cpu_form):

@@ -41,13 +41,14 @@ def outer_product_mean(
 
     ``(weight vec(sum_s r_si r_sj a_si b_sj^T) + bias) / (sum_s r_si r_sj + epsilon)``, ``r = sqrt(weights)``
     (Jumper et al. 2021, supplement, algorithm 10). Any strides are taken. Deterministic on every backend;
-    sums are float32 (float64 for float64 inputs).
+    sums are float32 (float64 for float64 inputs). Backend ``cpu`` forms outer products in tiles, or lets the
+    weight meet one factor first where that takes fewer products, as with few sequences.
 
     Memory of backend ``cpu`` beyond inputs, the result and, in training, the gradients asked for: at most
-    :func:`foldase_kernels.outer_product_mean.cpu.scratch_bytes`, 12 MiB where outer products would take more
-    than 4 MiB, whatever the number of sequences or residues (half precision adds float32 sums of the
-    gradients); smaller problems are held whole. Backend ``reference`` holds all outer products twice,
-    ``N * N * C * C`` numbers each.
+    :func:`foldase_kernels.outer_product_mean.cpu.scratch_bytes`, 12 MiB and three times the weight where
+    outer products would take more than 4 MiB, whatever the number of sequences or residues (half precision
+    adds float32 sums of the gradients); smaller problems are held whole. Backend ``reference`` holds all
+    outer products twice, ``N * N * C * C`` numbers each.
 
     Args:
         a: left factor, normed and projected, ``[..., S, N, C]``; float32, bfloat16, float16 or float64.

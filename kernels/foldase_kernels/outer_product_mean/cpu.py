@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from foldase_kernels.outer_product_mean import cpu_tiles
+from foldase_kernels.outer_product_mean import cpu_few, cpu_tiles
 from foldase_kernels.outer_product_mean.reference import outer_product_mean_reference
 
 SMALL_PRODUCTS = 4 * 2**20
@@ -18,16 +18,16 @@ SMALL_PRODUCTS = 4 * 2**20
 def scratch_bytes(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> int:
     """The most bytes this backend holds beyond inputs, the result and the gradients asked for.
 
-    Six tiles; where a dtype is narrower than that of the sums, also copies of weight and bias and sums of all
-    gradients in the wider one. Outer products of at most :data:`SMALL_PRODUCTS` bytes are held four times,
-    with the weighted factors.
+    Six tiles and three times the weight; where a dtype is narrower than that of the sums, also copies of bias
+    and sums of all gradients in the wider one. Outer products of at most :data:`SMALL_PRODUCTS` bytes are
+    held four times, with the weighted factors.
     """
     wide = torch.promote_types(a.dtype, torch.float32)
     cast = sum(2 * t.numel() for t in (weight, bias) if t is not None and t.dtype != wide)
     if _is_small(a, weight):
         return 4 * _product_bytes(a, weight) + (4 * a.numel() + cast) * wide.itemsize
     sums = 0 if a.dtype == wide else 2 * a.numel()
-    return 6 * cpu_tiles.TILE + (sums + cast) * wide.itemsize
+    return 6 * cpu_tiles.TILE + (sums + cast + 3 * weight.numel()) * wide.itemsize
 
 
 def _product_bytes(a: torch.Tensor, weight: torch.Tensor) -> int:
@@ -69,8 +69,25 @@ def outer_product_mean_cpu_into(
     with torch.no_grad():
         if _is_small(a, weight):
             return residual.add_(outer_product_mean_reference(a, b, weight, bias, weights, epsilon))
-        cpu_tiles.tiled_forward(a, b, weight, bias, weights, epsilon, residual, add=True)
+        _forward(a, b, weight, bias, weights, epsilon, residual, add=True)
     return residual
+
+
+def _forward(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+    out: torch.Tensor,
+    *,
+    add: bool,
+) -> None:
+    """The order that takes fewer products."""
+    few = cpu_few.is_cheaper(a, weight.shape[0], backward=False)
+    run = cpu_few.few_forward if few else cpu_tiles.tiled_forward
+    run(a, b, weight, bias, weights, epsilon, out, add=add)
 
 
 class _Tiled(torch.autograd.Function):
@@ -89,7 +106,7 @@ class _Tiled(torch.autograd.Function):
         ctx.save_for_backward(a, b, weight, bias, weights)
         ctx.epsilon = epsilon
         out = a.new_empty(*a.shape[:-3], a.shape[-2], a.shape[-2], weight.shape[0])
-        cpu_tiles.tiled_forward(a, b, weight, bias, weights, epsilon, out, add=False)
+        _forward(a, b, weight, bias, weights, epsilon, out, add=False)
         return out
 
     @staticmethod
@@ -97,5 +114,7 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         a, b, weight, bias, weights = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:4]
-        grads = cpu_tiles.tiled_backward(a, b, weight, bias, weights, ctx.epsilon, grad_out, wanted)
+        few = cpu_few.is_cheaper(a, weight.shape[0], backward=True)
+        run = cpu_few.few_backward if few else cpu_tiles.tiled_backward
+        grads = run(a, b, weight, bias, weights, ctx.epsilon, grad_out, wanted)
         return (*grads, None, None)

@@ -20,11 +20,18 @@ TILE = 2 * 2**20
 Grads = tuple[torch.Tensor | None, ...]
 
 
-def _spans(size: int, step: int) -> Iterator[slice]:
+def leading_indices(a: torch.Tensor) -> Iterator[tuple[int, ...]]:
+    """Indices of all dimensions ahead of sequences, residues and channels."""
+    return itertools.product(*(range(size) for size in a.shape[:-3]))
+
+
+def spans(size: int, step: int) -> Iterator[slice]:
+    """Slices of at most ``step`` that cover ``size``."""
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
 
 
-def _length(span: slice) -> int:
+def length(span: slice) -> int:
+    """Of one of :func:`spans`."""
     return int(span.stop - span.start)
 
 
@@ -76,7 +83,7 @@ class _Tile:
         self.epsilon = epsilon
         self.device = a.device
         self.factors, self.weights = (a, b), weights
-        *self.leading, self.sequences, self.residues, self.hidden = a.shape
+        *_, self.sequences, self.residues, self.hidden = a.shape
         self.channels = weight.shape[0]
         numbers = TILE // self.dtype.itemsize
         most = max(1, numbers // max(self.hidden**2, self.channels))
@@ -105,23 +112,19 @@ class _Tile:
         )
         return left, right
 
-    def indices(self) -> Iterator[tuple[int, ...]]:
-        """All leading indices."""
-        return itertools.product(*(range(size) for size in self.leading))
-
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of all tiles, rows slowest."""
-        for rows in _spans(self.residues, self.rows):
-            for columns in _spans(self.residues, self.columns):
+        for rows in spans(self.residues, self.rows):
+            for columns in spans(self.residues, self.columns):
                 yield rows, columns
 
     def pieces(self) -> Iterator[slice]:
         """Sequences in pieces."""
-        return _spans(self.sequences, self.step)
+        return spans(self.sequences, self.step)
 
     def outer(self, left: _Factor, right: _Factor, rows: slice, columns: slice) -> torch.Tensor:
         """Sums of outer products of a tile, ``[pairs, C * C]``, in :attr:`pairs`; also counts."""
-        height, width, hidden = _length(rows), _length(columns), self.hidden
+        height, width, hidden = length(rows), length(columns), self.hidden
         size = height * width
         product = self.product[: size * hidden**2].view(height * hidden, width * hidden)
         for piece in self.pieces():
@@ -164,7 +167,7 @@ def tiled_forward(
 ) -> None:
     """Write the update into ``out`` ``[..., N, N, c_z]``, or add it; ``weights`` are ``[..., S, N]``."""
     tile = _Tile(a, b, weight, bias, weights, epsilon)
-    for index in tile.indices():
+    for index in leading_indices(a):
         left, right = tile.at(index)
         for rows, columns in tile.tiles():
             target = out[index][rows, columns]
@@ -193,7 +196,7 @@ def tiled_backward(
         for own, need in zip(inputs, wanted, strict=True)
     ]
     of_a, of_b, of_weight, of_bias = sums
-    for index in tile.indices():
+    for index in leading_indices(a):
         left, right = tile.at(index)
         own_a, own_b = (None if total is None else total[index] for total in (of_a, of_b))
         for rows, columns in tile.tiles():
@@ -227,7 +230,7 @@ def _add_to_factors(
     columns: slice,
 ) -> None:
     """Add the share of a tile, whose gradients lie in ``tile.pairs``, to those of the weighted factors."""
-    height, width, hidden = _length(rows), _length(columns), tile.hidden
+    height, width, hidden = length(rows), length(columns), tile.hidden
     size = height * width * hidden**2
     product = tile.product[:size].view(height * hidden, width * hidden)
     apart = product.view(height, hidden, width, hidden).transpose(1, 2)
