@@ -30,6 +30,12 @@ OPERATIONS = (
         backends=("reference", "cpu"),
         summary="attention with trainable biases, mask, gate and log-sum-exp",
     ),
+    Operation(
+        "outer_product_mean", "outer_product_mean", ("reference", "cpu"), "outer products to pair channels"
+    ),
+    Operation(
+        "transition", "transition", ("reference", "cpu"), "two-layer network, its hidden layer in tiles"
+    ),
 )
 
 SOURCE_SUFFIXES = (".cu", ".cuh", ".cpp", ".h")

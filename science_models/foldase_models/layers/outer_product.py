@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from foldase_kernels.outer_product_mean import outer_product_mean
 from foldase_models.layers.primitives import Linear
 
 EPSILON = 1e-3
@@ -30,34 +31,40 @@ class OuterProductMean(nn.Module):
         self.linear_2 = Linear(c_m, c_hidden)
         self.linear_out = Linear(c_hidden * c_hidden, c_z, init="final")
 
-    def forward(self, m: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        m: torch.Tensor,
+        weights: torch.Tensor | None = None,
+        *,
+        residual: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Update of the pair representation ``[..., N, N, c_z]``.
 
         Args:
             m: ``[..., S, N, c_m]``.
             weights: ``[..., S, N]``, how much each position counts: 0 or 1 for a mask, or the weight of a
                 sequence, where two is as good as two copies. A pair counts with the geometric mean.
+            residual: the pair representation, to which the update is added in place; inference only.
         """
         m = self.layer_norm(m)
         a, b = self.linear_1(m), self.linear_2(m)
-        if weights is None:
-            if self.centred:
-                a, b = a - a.mean(-3, keepdim=True), b - b.mean(-3, keepdim=True)
-            return self._outer(a, b) / (m.shape[-3] + EPSILON)
-        weights = weights.to(m.dtype)
-        root = weights.sqrt()
         if self.centred:
-            share = (weights / weights.sum(-2, keepdim=True).clamp(min=EPSILON)).unsqueeze(-1)
-            a = a - (a * share).sum(-3, keepdim=True)
-            b = b - (b * share).sum(-3, keepdim=True)
-        count = (root.mT @ root).unsqueeze(-1)
-        factor = root.unsqueeze(-1)
-        return self._outer(a * factor, b * factor) / (count + EPSILON)
+            a, b = _centred(a, weights), _centred(b, weights)
+        return outer_product_mean(
+            a,
+            b,
+            self.linear_out.weight,
+            self.linear_out.bias,
+            weights=weights,
+            epsilon=EPSILON,
+            residual=residual,
+        )
 
-    def _outer(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Sum over S of outer products, as one matrix product ``[N C, S] x [S, N C]``, then projected."""
-        *leading, residues, hidden = a.shape
-        product = a.flatten(-2).mT @ b.flatten(-2)
-        product = product.view(*leading[:-1], residues, hidden, residues, hidden)
-        out: torch.Tensor = self.linear_out(product.transpose(-3, -2).flatten(-2))
-        return out
+
+def _centred(factor: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """``[..., S, N, C]`` less the mean of each column over sequences."""
+    if weights is None:
+        return factor - factor.mean(-3, keepdim=True)
+    weights = weights.to(factor.dtype)
+    share = (weights / weights.sum(-2, keepdim=True).clamp(min=EPSILON)).unsqueeze(-1)
+    return factor - (factor * share).sum(-3, keepdim=True)

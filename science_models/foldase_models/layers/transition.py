@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from foldase_kernels.transition import TransitionParameters, transition
 from foldase_models.layers.primitives import Linear
 
 
@@ -17,8 +18,19 @@ class Transition(nn.Module):
         self.linear_1 = Linear(c, n * c, init="relu")
         self.linear_2 = Linear(n * c, c, init="final")
 
-    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Update of ``x`` ``[..., c]``; ``mask`` boolean, of the shape of ``x`` without channels."""
-        hidden = torch.relu_(self.linear_1(self.layer_norm(x)))
-        out: torch.Tensor = self.linear_2(hidden)
-        return out if mask is None else out * mask.unsqueeze(-1)
+    def forward(
+        self, x: torch.Tensor, mask: torch.Tensor | None = None, *, inplace: bool = False
+    ) -> torch.Tensor:
+        """Update of ``x`` ``[..., c]``; ``mask`` boolean, of the shape of ``x`` without channels.
+
+        With ``inplace``, for inference only, the update is added to ``x`` and ``x`` is returned.
+        """
+        parameters = TransitionParameters(
+            self.layer_norm.weight,
+            self.layer_norm.bias,
+            self.linear_1.weight,
+            self.linear_1.bias,
+            self.linear_2.weight,
+            self.linear_2.bias,
+        )
+        return transition(x, parameters, mask=mask, inplace=inplace, epsilon=self.layer_norm.eps)
