@@ -82,34 +82,16 @@ def attention_backward(
 
 
 @attention.register_fake
-def _fake(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, biases: Sequence[torch.Tensor], *_rest: object
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake(q: torch.Tensor, *_rest: object) -> tuple[torch.Tensor, torch.Tensor]:
     lse = q.new_empty((*q.shape[:-3], q.shape[-2], q.shape[-3]), dtype=score_dtype(q.dtype))
     return q.new_empty(q.shape), lse
 
 
 @attention_backward.register_fake
-def _fake_backward(
-    grad_out: torch.Tensor | None,
-    grad_lse: torch.Tensor | None,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    wanted: Sequence[bool],
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    biases: Sequence[torch.Tensor],
-    mask: torch.Tensor | None,
-    gate: torch.Tensor | None,
-    *_rest: object,
-) -> list[torch.Tensor]:
+def _fake_backward(*arguments: Any) -> list[torch.Tensor]:
+    wanted, q, k, v, biases, _, gate = arguments[4:11]
     owners = (q, k, v, gate, *biases)
-    return [
-        owner.new_empty(owner.shape)
-        for owner, needed in zip(owners, wanted, strict=True)
-        if needed and owner is not None
-    ]
+    return [owner.new_empty(owner.shape) for owner, needed in zip(owners, wanted, strict=True) if needed]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
