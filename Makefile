@@ -35,6 +35,7 @@ verify: install
 
 bench: install
 	$(BIN)/python benchmarks/scheduler.py
+	$(BIN)/python benchmarks/kernels_cpu.py
 
 clean:
 	rm -rf $(VENV) .foldase .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

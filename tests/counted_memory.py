@@ -6,6 +6,7 @@ import gc
 import weakref
 
 import torch
+from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -28,11 +29,18 @@ class LiveBytes(TorchDispatchMode):
         for leaf in tree_leaves((args, kwargs)):
             if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self.alive:
                 self.foreign.add(leaf.untyped_storage()._cdata)
-        result = function(*args, **(kwargs or {}))
+        result = self._run(function, args, kwargs or {})
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._count(leaf.untyped_storage())
         return result
+
+    def _run(self, function, args, kwargs):
+        if function.namespace != "foldase":
+            return function(*args, **kwargs)
+        # An operator of ours is looked into: its kernel is called below this mode, what it does under it.
+        with self:
+            return function.redispatch(DispatchKeySet(DispatchKey.CPU), *args, **kwargs)
 
     def _count(self, storage):
         key = storage._cdata

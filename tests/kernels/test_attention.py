@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from foldase_kernels import evoformer_attention, merge_attention
-from foldase_kernels.attention import api, cpu, cpu_tiles
+from foldase_kernels.attention import backends, cpu, cpu_tiles
 
 FORWARD_TOLERANCE = 1e-5
 """Relative to the largest value, float32 against float64."""
@@ -330,7 +330,7 @@ def test_bad_arguments_are_named(message, changes):
 
 
 def test_auto_says_once_what_it_chose(caplog, monkeypatch):
-    monkeypatch.setattr(api, "_reported", set())
+    monkeypatch.setattr(backends, "_reported", set())
     tensors = make((), 1, 3, 3, 1, 8, dtype=torch.float32)
     with caplog.at_level("INFO", logger="foldase_kernels"):
         for _ in range(3):

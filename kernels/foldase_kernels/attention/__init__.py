@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from foldase_kernels.attention.api import available_backends, choose_backend, evoformer_attention
+    from foldase_kernels.attention.api import evoformer_attention
+    from foldase_kernels.attention.backends import available_backends, choose_backend
     from foldase_kernels.attention.merge import merge_attention
 
 __all__ = ["available_backends", "choose_backend", "evoformer_attention", "merge_attention"]
 
 _HOMES = {
-    "available_backends": "api",
-    "choose_backend": "api",
+    "available_backends": "backends",
+    "choose_backend": "backends",
     "evoformer_attention": "api",
     "merge_attention": "merge",
 }

@@ -1,60 +1,25 @@
-"""The public attention function: checks, choice of a backend, gate."""
+"""The public attention function: autocast, checks, and the operator behind it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
 
+from foldase_kernels.attention.backends import check_backend
 from foldase_kernels.attention.checks import check_arguments
-from foldase_kernels.attention.cpu import attention_cpu
-from foldase_kernels.attention.reference import attention_reference
-
-_log = logging.getLogger("foldase_kernels")
-_reported: set[str] = set()
-
-Backend = Callable[
-    [
-        torch.Tensor,
-        torch.Tensor,
-        torch.Tensor,
-        Sequence[torch.Tensor],
-        torch.Tensor | None,
-        float,
-        bool,
-        torch.Tensor | None,
-        bool,
-    ],
-    tuple[torch.Tensor, torch.Tensor],
-]
-
-_BACKENDS: dict[str, Backend] = {"reference": attention_reference, "cpu": attention_cpu}
+from foldase_kernels.attention.op import attention
 
 
-def available_backends() -> tuple[str, ...]:
-    """Names that ``backend`` takes on this machine, besides ``"auto"``."""
-    return tuple(_BACKENDS)
-
-
-def choose_backend(device: torch.device) -> str:
-    """What ``backend="auto"`` takes for tensors of a device; logged once per device type."""
-    chosen = "cpu" if device.type == "cpu" else "reference"
-    if device.type not in _reported:
-        _reported.add(device.type)
-        _log.info("evoformer_attention on %s uses backend %r", device.type, chosen)
-    return chosen
-
-
-def _backend(name: str, device: torch.device) -> Backend:
-    if name == "auto":
-        return _BACKENDS[choose_backend(device)]
-    if name not in _BACKENDS:
-        raise ValueError(f"backend {name!r} is not available; expected auto, {', '.join(_BACKENDS)}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' was asked for tensors on {device}; use auto or reference")
-    return _BACKENDS[name]
+def _to_autocast(tensor: torch.Tensor) -> torch.Tensor:
+    """In an autocast region, in its dtype; float64 is left alone, as torch's own operators do."""
+    device = tensor.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return tensor
+    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
 
 
 @overload
@@ -107,7 +72,10 @@ def evoformer_attention(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """Softmax attention over keys, with biases that are never expanded and get their own gradients.
 
-    Deterministic on every backend. Any strides are taken, so the ending-node form of triangle attention is
+    Deterministic on every backend, and one operator to ``torch.compile``, activation checkpointing and
+    ``torch.func.vmap``; differentiable once. For the backward pass it saves its inputs, its result and the
+    log-sum-exp. In an autocast region q, k, v and the gate are taken in the region's dtype (not from
+    float64) and biases in their own. Any strides are taken, so the ending-node form of triangle attention is
     a call on transposed views. Scores and sums are float32 (float64 for float64 inputs).
 
     Args:
@@ -135,11 +103,10 @@ def evoformer_attention(
         ValueError: an argument does not fit (it is named, with its shape and what was expected), or the
             backend does not exist here.
     """
-    biases = tuple(biases)
+    q, k, v = _to_autocast(q), _to_autocast(k), _to_autocast(v)
+    gate = None if gate is None else _to_autocast(gate)
     check_arguments(q, k, v, biases, mask, gate, scale, alibi_slopes)
-    run = _backend(backend, q.device)
+    check_backend(backend, q.device)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    out, lse = run(q, k, v, biases, mask, scale, causal, alibi_slopes, return_lse)
-    if gate is not None:
-        out = out * torch.sigmoid(gate)
+    out, lse = attention(q, k, v, list(biases), mask, gate, alibi_slopes, float(scale), causal, backend)
     return (out, lse) if return_lse else out

@@ -91,7 +91,7 @@ def check_arguments(
             f"gate has shape {_shape(gate)} ({gate.dtype}, {gate.device}); expected that of q: "
             f"{_shape(q)} ({q.dtype}, {q.device})"
         )
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not abs(scale) < math.inf:
         raise ValueError(f"scale is {scale}; expected a finite number")
     if alibi_slopes is not None:
         _check_slopes(alibi_slopes, q)

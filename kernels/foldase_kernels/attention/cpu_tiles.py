@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from foldase_kernels.attention.problem import Gradients, Problem
 from foldase_kernels.attention.reference import score_dtype
 from foldase_kernels.attention.terms import NEVER, Terms
 
@@ -26,8 +27,6 @@ TILE = 4 * 2**20
 
 QUERIES = 128
 """Queries of a tile in the backward pass and wherever the terms must be summed."""
-
-Grads = tuple[torch.Tensor | None, ...]
 
 
 def _indices(leading: Sequence[int]) -> Iterator[tuple[int, ...]]:
@@ -39,19 +38,13 @@ def _heads_first(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.transpose(1, 2)
 
 
-def _terms(
-    index: tuple[int, ...],
-    full: tuple[int, ...],
-    biases: Sequence[torch.Tensor],
-    mask: torch.Tensor | None,
-    causal: bool,
-    slopes: torch.Tensor | None,
-) -> Terms:
+def _terms(index: tuple[int, ...], problem: Problem) -> Terms:
+    full = problem.full
     return Terms.sort(
-        [bias.expand(full)[index] for bias in biases],
-        None if mask is None else mask.expand(full)[index],
-        causal,
-        slopes,
+        [bias.expand(full)[index] for bias in problem.biases],
+        None if problem.mask is None else problem.mask.expand(full)[index],
+        problem.causal,
+        problem.slopes,
         full[-1] - full[-2],
     )
 
@@ -65,37 +58,28 @@ def _rows_per_group(rows: int, bytes_per_row: int) -> int:
     return max(1, math.ceil(rows / groups))
 
 
-def tiled_forward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    biases: Sequence[torch.Tensor],
-    mask: torch.Tensor | None,
-    scale: float,
-    causal: bool,
-    slopes: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ungated output like q and the log-sum-exp ``[..., rows, heads, queries]``."""
-    leading, full = q.shape[:-4], (*q.shape[:-3], q.shape[-2], q.shape[-3], k.shape[-3])
+def tiled_forward(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output like q and the log-sum-exp ``[..., rows, heads, queries]``."""
+    q, gate, full = problem.q, problem.gate, problem.full
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(full[:-1], dtype=score_dtype(q.dtype), device=q.device)
-    for index in _indices(leading):
-        terms = _terms(index, full, biases, mask, causal, slopes)
-        views = [_heads_first(tensor[index]) for tensor in (q, k, v, out)]
-        _forward_rows(views[0], views[1], views[2], views[3], lse[index], terms, scale)
+    for index in _indices(full[:-4]):
+        views = [_heads_first(tensor[index]) for tensor in (q, problem.k, problem.v)]
+        opens = None if gate is None else _heads_first(gate[index])
+        results = _heads_first(out[index]), lse[index]
+        _forward_rows(views, opens, results, _terms(index, problem), problem.scale)
     return out, lse
 
 
 def _forward_rows(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
+    inputs: list[torch.Tensor],
+    gate: torch.Tensor | None,
+    results: tuple[torch.Tensor, torch.Tensor],
     terms: Terms,
     scale: float,
 ) -> None:
-    """One leading index; tensors ``[rows, heads, positions, width]``, written to ``out`` and ``lse``."""
+    """One leading index: ``inputs`` are q, k and v ``[rows, heads, positions, width]``."""
+    (q, k, v), (out, lse) = inputs, results
     rows, heads, queries, width = q.shape
     wide = lse.dtype
     plain = not terms.has_column and q.dtype == wide and q.stride(3) == k.stride(3) == v.stride(3) == 1
@@ -133,6 +117,7 @@ def _forward_rows(
                 v_part[:, :, :seen],
                 added,
                 factor,
+                None if gate is None else gate[block, :, span],
                 out[block, :, span],
                 lse[block, :, span],
             )
@@ -170,10 +155,11 @@ def _fused(
     v: torch.Tensor,
     added: torch.Tensor | None,
     scale: float,
+    gate: torch.Tensor | None,
     out: torch.Tensor,
     lse: torch.Tensor,
 ) -> None:
-    """Torch's fused kernel on one tile; queries that see nothing get 0 and -inf."""
+    """Torch's fused kernel on one tile, then the gate; queries that see nothing get 0 and -inf."""
     if added is not None:
         added = added.expand(q.shape[0], q.shape[1], *added.shape[2:])
     part, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -189,43 +175,42 @@ def _fused(
         assert added is not None
         if bool((added[row, head, query] == -torch.inf).all()):
             total[row, head, query] = -torch.inf
-    out.copy_(part[..., : out.shape[3]])
+    part = part[..., : out.shape[3]]
+    if gate is not None:
+        part.mul_(torch.sigmoid(gate.to(part.dtype)))
+    out.copy_(part)
     lse.copy_(total)
 
 
 def tiled_backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    biases: Sequence[torch.Tensor],
-    mask: torch.Tensor | None,
-    scale: float,
-    causal: bool,
-    slopes: torch.Tensor | None,
+    problem: Problem,
     out: torch.Tensor,
     lse: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor | None,
     wanted: Sequence[bool],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Grads]:
-    """Gradients of q, k, v and of those biases that are ``wanted``."""
-    full = (*q.shape[:-3], q.shape[-2], q.shape[-3], k.shape[-3])
-    grads = [torch.empty(tensor.shape, dtype=q.dtype, device=q.device) for tensor in (q, k, v)]
+) -> Gradients:
+    """Gradients of q, k, v, the gate, and of those biases that are ``wanted``."""
+    q, k, v, gate, full = problem.q, problem.k, problem.v, problem.gate, problem.full
+    owners = (q, k, v) if gate is None else (q, k, v, gate)
+    grads = [torch.empty(owner.shape, dtype=q.dtype, device=q.device) for owner in owners]
     sums = [
         torch.zeros(bias.shape, dtype=lse.dtype, device=q.device) if needed else None
-        for bias, needed in zip(biases, wanted, strict=True)
+        for bias, needed in zip(problem.biases, wanted, strict=True)
     ]
     for index in _indices(full[:-4]):
-        terms = _terms(index, full, biases, mask, causal, slopes)
         inputs = [_heads_first(tensor[index]) for tensor in (q, k, v, out, grad_out)]
+        if gate is not None:
+            inputs.append(_heads_first(gate[index]))
         outputs = [_heads_first(tensor[index]) for tensor in grads]
         of_lse = None if grad_lse is None else grad_lse[index]
         parts = [None if total is None else _own(total, index, len(full)) for total in sums]
-        _backward_rows(inputs, lse[index], of_lse, outputs, parts, terms, scale)
-    of_biases = tuple(
-        None if total is None else total.to(bias.dtype) for total, bias in zip(sums, biases, strict=True)
-    )
-    return grads[0], grads[1], grads[2], of_biases
+        _backward_rows(inputs, lse[index], of_lse, outputs, parts, _terms(index, problem), problem.scale)
+    of_biases = [
+        None if total is None else total.to(bias.dtype)
+        for total, bias in zip(sums, problem.biases, strict=True)
+    ]
+    return Gradients(grads[0], grads[1], grads[2], None if gate is None else grads[3], of_biases)
 
 
 def _own(total: torch.Tensor, index: tuple[int, ...], dims: int) -> torch.Tensor:
@@ -258,9 +243,13 @@ class _BackwardScratch:
         terms: Terms,
         rows: slice,
         scale: float,
+        grad_gate: torch.Tensor | None,
     ) -> None:
-        """Copy one group of rows of q, k, v, out and grad_out and set the extra columns."""
-        q, k, v, out, grad_out = parts
+        """Copy one group of rows of q, k, v, out, grad_out and the gate, and set the extra columns.
+
+        The gradient of the gate is complete then, and written.
+        """
+        q, k, v, out, grad_out, *gates = parts
         count, width = q.shape[0], q.shape[3]
         to_q, to_k, to_v, to_o = self.q[:count], self.k[:count], self.v[:count], self.o[:count]
         to_q[..., :width].copy_(q).mul_(scale)
@@ -272,6 +261,11 @@ class _BackwardScratch:
         # -delta, summed in the dtype of the scores without a product of full width.
         delta = torch.einsum("rhqc,rhqc->rhq", to_o[..., :width], out.to(to_o.dtype))
         to_o[..., width] = (of_lse - delta) if of_lse is not None else -delta
+        if grad_gate is not None:
+            opened = torch.sigmoid(gates[0].to(to_o.dtype))
+            closed = torch.rsub(opened, 1).mul_(out).mul_(to_o[..., :width])
+            grad_gate.copy_(closed)
+            to_o[..., :width].mul_(opened)
         self.grad_k.zero_()
         self.grad_v.zero_()
 
@@ -285,7 +279,10 @@ def _backward_rows(
     terms: Terms,
     scale: float,
 ) -> None:
-    """One leading index: ``inputs`` are q, k, v, out and grad_out, ``outputs`` the gradients of q, k, v."""
+    """One leading index: ``inputs`` are q, k, v, out, grad_out and the gate if there is one.
+
+    ``outputs`` are the gradients of q, k, v and the gate.
+    """
     q, k = inputs[:2]
     rows, heads, queries, width = q.shape
     step = min(queries, QUERIES)
@@ -298,7 +295,9 @@ def _backward_rows(
     for block in _blocks(rows, group):
         count = block.stop - block.start
         part_lse = None if of_lse is None else of_lse[block]
-        scratch.fill([tensor[block] for tensor in inputs], lse[block], part_lse, terms, block, scale)
+        of_gate = outputs[3][block] if len(outputs) > 3 else None
+        parts = [tensor[block] for tensor in inputs]
+        scratch.fill(parts, lse[block], part_lse, terms, block, scale, of_gate)
         for span in _blocks(queries, step):
             seen = terms.keys_seen(span.stop, k.shape[2])
             if seen == 0:

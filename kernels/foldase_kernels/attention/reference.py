@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
+from foldase_kernels.attention.problem import Backend, Gradients, Problem, packed
+
 
 def position_offsets(queries: int, keys: int, device: torch.device) -> torch.Tensor:
     """How far each key lies ahead of each query, int64 ``[queries, keys]``.
@@ -60,9 +62,11 @@ def attention_reference(
     scale: float,
     causal: bool,
     alibi_slopes: torch.Tensor | None,
-    need_lse: bool = True,  # noqa: ARG001 - backends share one signature
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ungated output like q and the log-sum-exp ``[..., rows, heads, queries]``; shapes as in the API."""
+    """Ungated output like q and the log-sum-exp ``[..., rows, heads, queries]``; shapes as in the API.
+
+    Made of differentiable operations: its gradients are autograd's.
+    """
     wide = score_dtype(q.dtype)
     scores = scores_of(q.to(wide), k.to(wide), biases, mask, scale, causal, alibi_slopes)
     top = scores.detach().amax(-1, keepdim=True)
@@ -74,3 +78,59 @@ def attention_reference(
     out = torch.einsum("...hqk,...khc->...qhc", weights / total, v.to(wide))
     lse = torch.where(empty, -torch.inf, torch.log(total) + top).squeeze(-1)
     return out.to(q.dtype), lse
+
+
+def _forward(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
+    wide = score_dtype(problem.q.dtype)
+    out, lse = attention_reference(
+        problem.q.to(wide),
+        problem.k,
+        problem.v,
+        problem.biases,
+        problem.mask,
+        problem.scale,
+        problem.causal,
+        problem.slopes,
+    )
+    if problem.gate is not None:
+        out = out * torch.sigmoid(problem.gate.to(wide))
+    return packed(out, problem.q.dtype), packed(lse, wide)
+
+
+def _backward(
+    problem: Problem,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    wanted: Sequence[bool],
+) -> Gradients:
+    """The weights anew from the log-sum-exp, then the derivative of a softmax (Dao et al. 2022, B.4)."""
+    wide = lse.dtype
+    q, k, v = (tensor.to(wide) for tensor in (problem.q, problem.k, problem.v))
+    scores = scores_of(q, k, problem.biases, problem.mask, problem.scale, problem.causal, problem.slopes)
+    weights = torch.exp(scores - torch.where(lse == -torch.inf, 0.0, lse).unsqueeze(-1))
+    incoming = torch.zeros_like(q) if grad_out is None else grad_out.to(wide)
+    product = incoming * out.to(wide)
+    shift = -product.sum(-1).transpose(-1, -2)
+    if grad_lse is not None:
+        shift = shift + grad_lse
+    grad_gate = None
+    if problem.gate is not None:
+        opened = torch.sigmoid(problem.gate.to(wide))
+        grad_gate = packed(product * (1 - opened), problem.gate.dtype)
+        incoming = incoming * opened
+    grad_v = torch.einsum("...hqk,...qhc->...khc", weights, incoming)
+    grad_weights = torch.einsum("...qhc,...khc->...hqk", incoming, v)
+    grad_scores = weights * (grad_weights + shift.unsqueeze(-1))
+    grad_q = torch.einsum("...hqk,...khc->...qhc", grad_scores, k) * problem.scale
+    grad_k = torch.einsum("...hqk,...qhc->...khc", grad_scores, q) * problem.scale
+    grad_q, grad_k, grad_v = (packed(grad, problem.q.dtype) for grad in (grad_q, grad_k, grad_v))
+    of_biases = [
+        packed(grad_scores.sum_to_size(bias.shape), bias.dtype) if needed else None
+        for bias, needed in zip(problem.biases, wanted, strict=True)
+    ]
+    return Gradients(grad_q, grad_k, grad_v, grad_gate, of_biases)
+
+
+REFERENCE = Backend(_forward, _backward)
