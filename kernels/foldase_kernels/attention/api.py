@@ -11,6 +11,8 @@ import torch
 from foldase_kernels.attention.checks import check_arguments
 from foldase_kernels.attention.cpu import attention_cpu
 from foldase_kernels.attention.reference import attention_reference
+from foldase_kernels.attention.triton import DTYPES as TRITON_DTYPES
+from foldase_kernels.attention.triton import attention_triton, is_available
 
 _log = logging.getLogger("foldase_kernels")
 _reported: set[str] = set()
@@ -30,30 +32,42 @@ Backend = Callable[
     tuple[torch.Tensor, torch.Tensor],
 ]
 
-_BACKENDS: dict[str, Backend] = {"reference": attention_reference, "cpu": attention_cpu}
+_BACKENDS: dict[str, Backend] = {
+    "reference": attention_reference,
+    "cpu": attention_cpu,
+    "triton": attention_triton,
+}
 
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend`` takes on this machine, besides ``"auto"``."""
-    return tuple(_BACKENDS)
+    return tuple(name for name in _BACKENDS if name != "triton" or is_available())
 
 
-def choose_backend(device: torch.device) -> str:
-    """What ``backend="auto"`` takes for tensors of a device; logged once per device type."""
-    chosen = "cpu" if device.type == "cpu" else "reference"
-    if device.type not in _reported:
-        _reported.add(device.type)
+def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """What ``backend="auto"`` takes for tensors of a device and dtype; each choice is logged once."""
+    if device.type == "cpu":
+        chosen = "cpu"
+    elif device.type == "cuda" and dtype in TRITON_DTYPES and is_available():
+        chosen = "triton"
+    else:
+        chosen = "reference"
+    choice = f"{device.type} {chosen}"
+    if choice not in _reported:
+        _reported.add(choice)
         _log.info("evoformer_attention on %s uses backend %r", device.type, chosen)
     return chosen
 
 
-def _backend(name: str, device: torch.device) -> Backend:
+def _backend(name: str, q: torch.Tensor) -> Backend:
     if name == "auto":
-        return _BACKENDS[choose_backend(device)]
+        return _BACKENDS[choose_backend(q.device, q.dtype)]
     if name not in _BACKENDS:
-        raise ValueError(f"backend {name!r} is not available; expected auto, {', '.join(_BACKENDS)}")
-    if name == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' was asked for tensors on {device}; use auto or reference")
+        raise ValueError(
+            f"backend {name!r} is not available; expected auto, {', '.join(available_backends())}"
+        )
+    if name == "cpu" and q.device.type != "cpu":
+        raise ValueError(f"backend 'cpu' was asked for tensors on {q.device}; use auto or reference")
     return _BACKENDS[name]
 
 
@@ -137,7 +151,7 @@ def evoformer_attention(
     """
     biases = tuple(biases)
     check_arguments(q, k, v, biases, mask, gate, scale, alibi_slopes)
-    run = _backend(backend, q.device)
+    run = _backend(backend, q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out, lse = run(q, k, v, biases, mask, scale, causal, alibi_slopes, return_lse)
     if gate is not None:
