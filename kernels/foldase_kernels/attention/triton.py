@@ -24,7 +24,7 @@ from foldase_kernels.attention.triton_layout import (
     Blocks,
     Operand,
     choose_blocks,
-    dense,
+    form,
     operands,
 )
 
@@ -116,8 +116,11 @@ class _Call:
         # Booleans are read as bytes: Triton has no pointer to single bits.
         self.mask = None if mask is None else mask.view(torch.uint8).expand(self.full)
         self.slopes = None if slopes is None else slopes.expand(self.batch)
-        self.numbers = (scale, q.shape[-3], k.shape[-3], q.shape[-1])
+        self.numbers = (float(scale), q.shape[-3], k.shape[-3], q.shape[-1])
         self.causal = causal
+        masks = [] if self.mask is None else [self.mask]
+        self.forms = tuple(form(term, len(self.batch)) for term in (*self.terms, *masks))
+        self.widen = interpreted() and q.dtype == torch.bfloat16
 
     def launch(
         self,
@@ -130,27 +133,27 @@ class _Call:
         bias_grad: tuple[torch.Tensor, int] | None = None,
     ) -> None:
         """Run a kernel on q, k, v, all terms and ``views``; the last may be a bias gradient and its step."""
+        count = len(self.terms)
         inputs = [*self.matrices, *self.terms, self.mask, self.slopes, *views]
         if bias_grad is not None:
             inputs.append(bias_grad[0])
         sizes, found = operands(self.batch, inputs, order)
-        count = len(self.terms)
-        fixed = [dense(operand) for operand in found[:3]]
-        others: list[Operand | None] = [dense(operand) for operand in found[count + 5 :]]
+        others: list[Operand | None] = found[count + 5 :]
+        constants = {"FORMS": self.forms, "CAUSAL": self.causal, "WIDEN": self.widen}
         if bias_grad is not None:
             last = found[-1]
             assert last is not None
             others[-1] = (*last, bias_grad[1])
+            constants["FORM"] = form(bias_grad[0], len(self.batch))
         kernel[grid](
-            *fixed,
+            *found[:3],
             tuple(found[3 : 3 + count]),
             *found[3 + count : 5 + count],
             *others,
             sizes,
             *self.numbers,
             *extra,
-            CAUSAL=self.causal,
-            PRECISION="ieee",
+            **constants,
             QUERIES=blocks.queries,
             KEYS=blocks.keys,
             WIDTH=blocks.width,
@@ -161,7 +164,8 @@ class _Call:
 
     def tiles(self, positions: int, block: int) -> int:
         """Programs that each own one tile of positions of one batch index."""
-        return prod(self.batch) * ((positions + block - 1) // block)
+        indices: int = prod(self.batch)
+        return indices * ((positions + block - 1) // block)
 
 
 class _Attention(torch.autograd.Function):
@@ -237,7 +241,7 @@ def _delta(
     sizes, found = operands(call.batch, [*swapped, lse, grad_lse, delta])
     _, queries, _, width = call.numbers
     call.kernels.prepare[(call.tiles(queries, blocks.queries),)](
-        *(dense(operand) for operand in found),
+        *found,
         sizes,
         queries,
         width,

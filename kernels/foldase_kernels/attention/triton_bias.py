@@ -11,6 +11,7 @@ from foldase_kernels.attention.triton_kernels import (
     _load_lse,
     _load_matrix,
     _place,
+    _product,
     _with_terms,
 )
 
@@ -18,6 +19,7 @@ from foldase_kernels.attention.triton_kernels import (
 @triton.jit
 def _store_bias(
     grad: tl.tuple,
+    FORM: tl.constexpr,
     sums: tl.tensor,
     start: tl.tensor,
     rows: tl.tensor,
@@ -27,20 +29,18 @@ def _store_bias(
 ) -> None:
     """Reduce a tile over what the bias does not differ in, and write it."""
     out_type = grad[0].dtype.element_ty
-    if grad[2] is None:
-        if grad[3] is None:
-            tl.store(start, tl.sum(tl.sum(sums, 1), 0).to(out_type))
-        else:
-            at = start + cols.to(tl.int64) * grad[3]
-            tl.store(at, tl.sum(sums, 0).to(out_type), mask=cols < keys)
+    if FORM == 0:
+        tl.store(start, tl.sum(tl.sum(sums, 1), 0).to(out_type))
+    elif FORM == 1:
+        at = start + rows.to(tl.int64) * grad[2]
+        tl.store(at, tl.sum(sums, 1).to(out_type), mask=rows < queries)
+    elif FORM == 2:
+        at = start + cols.to(tl.int64) * grad[3]
+        tl.store(at, tl.sum(sums, 0).to(out_type), mask=cols < keys)
     else:
-        if grad[3] is None:
-            at = start + rows.to(tl.int64) * grad[2]
-            tl.store(at, tl.sum(sums, 1).to(out_type), mask=rows < queries)
-        else:
-            at = start + rows.to(tl.int64)[:, None] * grad[2] + cols.to(tl.int64)[None, :] * grad[3]
-            inside = (rows < queries)[:, None] & (cols < keys)[None, :]
-            tl.store(at, sums.to(out_type), mask=inside)
+        at = start + rows.to(tl.int64)[:, None] * grad[2] + cols.to(tl.int64)[None, :] * grad[3]
+        inside = (rows < queries)[:, None] & (cols < keys)[None, :]
+        tl.store(at, sums.to(out_type), mask=inside)
 
 
 @triton.jit
@@ -66,8 +66,10 @@ def backward_bias(
     query_steps: tl.tensor,
     key_steps: tl.tensor,
     group_steps: tl.tensor,
+    FORM: tl.constexpr,
+    FORMS: tl.constexpr,
     CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -77,7 +79,7 @@ def backward_bias(
     The ``repeats`` batch indices that share the bias come innermost in ``sizes``. Of ``query_tiles`` and
     ``query_steps`` one is 1: a bias that differs between queries is owned by tile, another is summed over
     all of them (keys alike). The second grid dimension cuts the sum into groups of ``group_steps`` with a
-    result each, along the last stride of ``grad``.
+    result each, along the last stride of ``grad``, whose ``FORM`` is like those of ``FORMS``.
     """
     tile = tl.program_id(0) % (query_tiles * key_tiles)
     own = tl.program_id(0) // (query_tiles * key_tiles) * repeats
@@ -94,16 +96,27 @@ def backward_bias(
         k_tile = _load_matrix(k, batch, sizes, cols, channels, keys, width)
         v_tile = _load_matrix(v, batch, sizes, cols, channels, keys, width)
         out_tile = _load_matrix(grad_out, batch, sizes, rows, channels, queries, width)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale
+        scores = _product(q_tile, tl.trans(k_tile), WIDEN) * scale
         scores = _with_terms(
-            scores, batch, sizes, biases, mask, slopes, rows[:, None], cols[None, :], queries, keys, CAUSAL
+            scores,
+            batch,
+            sizes,
+            biases,
+            mask,
+            slopes,
+            rows[:, None],
+            cols[None, :],
+            queries,
+            keys,
+            FORMS,
+            CAUSAL,
         )
         of_rows = _load_lse(lse, batch, sizes, rows, queries)
         taken = _load_column(delta, batch, sizes, rows, queries, 0.0)
         weights = tl.exp2((scores - of_rows[:, None]) * LOG2E)
-        grads = tl.dot(out_tile, tl.trans(v_tile), input_precision=PRECISION)
+        grads = _product(out_tile, tl.trans(v_tile), WIDEN)
         sums += weights * (grads - taken[:, None])
     start = grad[0] + _place(own, sizes, grad[1]) + group.to(tl.int64) * grad[4]
     rows = tile // key_tiles * QUERIES + tl.arange(0, QUERIES)
     cols = tile % key_tiles * KEYS + tl.arange(0, KEYS)
-    _store_bias(grad, sums, start, rows, cols, queries, keys)
+    _store_bias(grad, FORM, sums, start, rows, cols, queries, keys)

@@ -1,8 +1,9 @@
 """Triton kernels of biased attention: forward, and a backward pass whose programs never share an output.
 
 An operand is a tuple: pointer, strides of the batch dimensions (rows, heads and all before them, innermost
-first), then the strides of its own dimensions, None where it is broadcast. So nothing is expanded, copied or
-transposed in memory, and a tuple of such tuples holds any number of biases. Offsets are 64 bits wide.
+first), then the strides of its own dimensions. So nothing is expanded, copied or transposed in memory, and a
+tuple of such tuples holds any number of biases. ``FORMS`` says of each bias, and last of the mask, in what
+it differs: 1 for queries, 2 for keys, 3 for both. Offsets are 64 bits wide.
 
 Scores are kept in natural units and shifted before they are scaled to base 2: the difference is small where
 it matters, so ``exp2`` costs no accuracy. A query without keys has the log-sum-exp -inf, which the backward
@@ -26,6 +27,15 @@ def _place(batch: tl.tensor, sizes: tl.tuple, strides: tl.tuple) -> tl.tensor:
         offset += (rest % sizes[dim]).to(tl.int64) * strides[dim]
         rest = rest // sizes[dim]
     return offset
+
+
+@triton.jit
+def _product(left: tl.tensor, right: tl.tensor, WIDEN: tl.constexpr) -> tl.tensor:
+    """A matrix product summed in float32; ``WIDEN`` for the interpreter, which cannot multiply bfloat16."""
+    if WIDEN:
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, input_precision="ieee")
 
 
 @triton.jit
@@ -74,6 +84,7 @@ def _load_column(
 @triton.jit
 def _load_term(
     operand: tl.tuple,
+    FORM: tl.constexpr,
     batch: tl.tensor,
     sizes: tl.tuple,
     query: tl.tensor,
@@ -84,18 +95,15 @@ def _load_term(
 ) -> tl.tensor:
     """A bias or mask at ``query`` x ``key``, which broadcast to the tile; as small as it can be."""
     start = operand[0] + _place(batch, sizes, operand[1])
-    if operand[2] is None:
-        if operand[3] is None:
-            value = tl.load(start)
-        else:
-            value = tl.load(start + key.to(tl.int64) * operand[3], mask=key < keys, other=other)
+    if FORM == 0:
+        value = tl.load(start)
+    elif FORM == 1:
+        value = tl.load(start + query.to(tl.int64) * operand[2], mask=query < queries, other=other)
+    elif FORM == 2:
+        value = tl.load(start + key.to(tl.int64) * operand[3], mask=key < keys, other=other)
     else:
-        along = start + query.to(tl.int64) * operand[2]
-        if operand[3] is None:
-            value = tl.load(along, mask=query < queries, other=other)
-        else:
-            inside = (query < queries) & (key < keys)
-            value = tl.load(along + key.to(tl.int64) * operand[3], mask=inside, other=other)
+        at = query.to(tl.int64) * operand[2] + key.to(tl.int64) * operand[3]
+        value = tl.load(start + at, mask=(query < queries) & (key < keys), other=other)
     return value
 
 
@@ -111,6 +119,7 @@ def _with_terms(
     key: tl.tensor,
     queries: tl.tensor,
     keys: tl.tensor,
+    FORMS: tl.constexpr,
     CAUSAL: tl.constexpr,
 ) -> tl.tensor:
     """Add biases and ALiBi to a tile; -inf where a key is absent or forbidden.
@@ -118,7 +127,7 @@ def _with_terms(
     ``query`` and ``key`` are index tiles of size 1 in the other's dimension, so either may lie along rows.
     """
     for number in tl.static_range(len(biases)):
-        bias = _load_term(biases[number], batch, sizes, query, key, queries, keys, 0.0)
+        bias = _load_term(biases[number], FORMS[number], batch, sizes, query, key, queries, keys, 0.0)
         scores += bias.to(tl.float32)
     ahead = key - (query + (keys - queries))
     if slopes is not None:
@@ -127,7 +136,7 @@ def _with_terms(
     if CAUSAL:
         scores = tl.where(ahead > 0, float("-inf"), scores)
     if mask is not None:
-        allowed = _load_term(mask, batch, sizes, query, key, queries, keys, 0)
+        allowed = _load_term(mask, FORMS[len(biases)], batch, sizes, query, key, queries, keys, 0)
         scores = tl.where(allowed != 0, scores, float("-inf"))
     return tl.where(key < keys, scores, float("-inf"))
 
@@ -147,8 +156,9 @@ def forward(
     queries: tl.tensor,
     keys: tl.tensor,
     width: tl.tensor,
+    FORMS: tl.constexpr,
     CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -169,9 +179,20 @@ def forward(
     for start in range(0, stop, KEYS):
         cols = start + tl.arange(0, KEYS)
         k_tile = _load_matrix(k, batch, sizes, cols, channels, keys, width)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale
+        scores = _product(q_tile, tl.trans(k_tile), WIDEN) * scale
         scores = _with_terms(
-            scores, batch, sizes, biases, mask, slopes, rows[:, None], cols[None, :], queries, keys, CAUSAL
+            scores,
+            batch,
+            sizes,
+            biases,
+            mask,
+            slopes,
+            rows[:, None],
+            cols[None, :],
+            queries,
+            keys,
+            FORMS,
+            CAUSAL,
         )
         higher = tl.maximum(top, tl.max(scores, 1))
         shift = tl.where(higher == float("-inf"), 0.0, higher)
@@ -179,7 +200,7 @@ def forward(
         weights = tl.exp2((scores - shift[:, None]) * LOG2E)
         total = total * shrink + tl.sum(weights, 1)
         v_tile = _load_matrix(v, batch, sizes, cols, channels, keys, width)
-        sums = sums * shrink[:, None] + tl.dot(weights.to(v_tile.dtype), v_tile, input_precision=PRECISION)
+        sums = sums * shrink[:, None] + _product(weights.to(v_tile.dtype), v_tile, WIDEN)
         top = higher
     empty = total == 0.0
     total = tl.where(empty, 1.0, total)
@@ -245,8 +266,9 @@ def backward_keys(
     queries: tl.tensor,
     keys: tl.tensor,
     width: tl.tensor,
+    FORMS: tl.constexpr,
     CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -271,19 +293,30 @@ def backward_keys(
         rows = start + tl.arange(0, QUERIES)
         q_tile = _load_matrix(q, batch, sizes, rows, channels, queries, width)
         out_tile = _load_matrix(grad_out, batch, sizes, rows, channels, queries, width)
-        scores = tl.dot(k_tile, tl.trans(q_tile), input_precision=PRECISION) * scale
+        scores = _product(k_tile, tl.trans(q_tile), WIDEN) * scale
         scores = _with_terms(
-            scores, batch, sizes, biases, mask, slopes, rows[None, :], cols[:, None], queries, keys, CAUSAL
+            scores,
+            batch,
+            sizes,
+            biases,
+            mask,
+            slopes,
+            rows[None, :],
+            cols[:, None],
+            queries,
+            keys,
+            FORMS,
+            CAUSAL,
         )
         of_rows = _load_lse(lse, batch, sizes, rows, queries)
         weights = tl.exp2((scores - of_rows[None, :]) * LOG2E)
         if grad_v is not None:
-            sum_v += tl.dot(weights.to(out_tile.dtype), out_tile, input_precision=PRECISION)
+            sum_v += _product(weights.to(out_tile.dtype), out_tile, WIDEN)
         if grad_k is not None:
             taken = _load_column(delta, batch, sizes, rows, queries, 0.0)
-            grads = tl.dot(v_tile, tl.trans(out_tile), input_precision=PRECISION)
+            grads = _product(v_tile, tl.trans(out_tile), WIDEN)
             grads = weights * (grads - taken[None, :])
-            sum_k += tl.dot(grads.to(q_tile.dtype), q_tile, input_precision=PRECISION)
+            sum_k += _product(grads.to(q_tile.dtype), q_tile, WIDEN)
     if grad_k is not None:
         _store_matrix(grad_k, sum_k * scale, batch, sizes, cols, channels, keys, width)
     if grad_v is not None:
@@ -307,8 +340,9 @@ def backward_queries(
     queries: tl.tensor,
     keys: tl.tensor,
     width: tl.tensor,
+    FORMS: tl.constexpr,
     CAUSAL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -331,12 +365,23 @@ def backward_queries(
         cols = start + tl.arange(0, KEYS)
         k_tile = _load_matrix(k, batch, sizes, cols, channels, keys, width)
         v_tile = _load_matrix(v, batch, sizes, cols, channels, keys, width)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION) * scale
+        scores = _product(q_tile, tl.trans(k_tile), WIDEN) * scale
         scores = _with_terms(
-            scores, batch, sizes, biases, mask, slopes, rows[:, None], cols[None, :], queries, keys, CAUSAL
+            scores,
+            batch,
+            sizes,
+            biases,
+            mask,
+            slopes,
+            rows[:, None],
+            cols[None, :],
+            queries,
+            keys,
+            FORMS,
+            CAUSAL,
         )
         weights = tl.exp2((scores - of_rows[:, None]) * LOG2E)
-        grads = tl.dot(out_tile, tl.trans(v_tile), input_precision=PRECISION)
+        grads = _product(out_tile, tl.trans(v_tile), WIDEN)
         grads = weights * (grads - taken[:, None])
-        sums += tl.dot(grads.to(k_tile.dtype), k_tile, input_precision=PRECISION)
+        sums += _product(grads.to(k_tile.dtype), k_tile, WIDEN)
     _store_matrix(grad_q, sums * scale, batch, sizes, rows, channels, queries, width)

@@ -15,7 +15,7 @@ ENOUGH_PROGRAMS = 512
 """Programs that keep a large GPU busy. A constant, so that sums come out alike on every machine."""
 
 Operand = tuple[Any, ...]
-"""Pointer, batch strides innermost first, then own strides, None where the tensor is broadcast."""
+"""Tensor, batch strides innermost first, then own strides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +89,20 @@ def operands(
     strides = [[view.stride(dim) for dim in order] for view in present]
     merged, steps = merge_dims([sizes[dim] for dim in order], strides)
     rest = iter(steps)
-    found = [None if view is None else (view, next(rest), *_own_strides(view, len(sizes))) for view in views]
+    own = range(len(sizes), max(view.dim() for view in present))
+    found = [
+        None if view is None else (view, next(rest), *(view.stride(dim) for dim in own if dim < view.dim()))
+        for view in views
+    ]
     return merged, found
 
 
-def _own_strides(view: torch.Tensor, batch_dims: int) -> tuple[int | None, ...]:
-    """Strides behind the batch dimensions; None where nothing differs."""
-    own = range(batch_dims, view.dim())
-    return tuple(view.stride(dim) if view.shape[dim] > 1 and view.stride(dim) else None for dim in own)
-
-
-def dense(operand: Operand | None) -> Operand | None:
-    """An operand whose kernels compute with its strides even where they are 0."""
-    if operand is None:
-        return None
-    return (*operand[:2], *(stride or 0 for stride in operand[2:]))
+def form(term: torch.Tensor, batch_dims: int) -> int:
+    """In what a bias or mask differs behind its batch dimensions: 1 queries, 2 keys, 3 both, 0 neither."""
+    queries, keys = (
+        int(term.shape[dim] > 1 and term.stride(dim) != 0) for dim in (batch_dims, batch_dims + 1)
+    )
+    return queries + 2 * keys
 
 
 @dataclass(frozen=True, slots=True)
