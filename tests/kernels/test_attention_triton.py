@@ -25,6 +25,8 @@ from foldase_kernels.attention.triton_layout import (
 
 HERE = Path(__file__).parent
 SECONDS = 500
+SHARED_MEMORY = 99 * 1024
+"""Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
 def in_a_process_of_its_own(arguments, **environment):
@@ -47,6 +49,23 @@ def test_kernels_under_the_interpreter():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_kernels_compile_without_a_gpu_and_spill_nothing(architecture, tmp_path):
+    """What the interpreter takes the compiler may not; registers and shared memory must suffice."""
+    pytest.importorskip("triton")
+    done = in_a_process_of_its_own(
+        [str(HERE / "compile_attention.py"), str(architecture)],
+        TRITON_INTERPRET="0",
+        TRITON_CACHE_DIR=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    kernels = [line.split() for line in done.stdout.splitlines()]
+    assert len(kernels) == 4 * 5 + 7
+    assert [kernel for kernel in kernels if int(kernel[1]) > 0] == []
+    assert max(int(kernel[2]) for kernel in kernels) <= SHARED_MEMORY
 
 
 def test_an_interpreter_asked_for_too_late_is_said():

@@ -247,6 +247,8 @@ def _delta(
         width,
         QUERIES=blocks.queries,
         WIDTH=blocks.width,
+        num_warps=blocks.warps,
+        enable_fp_fusion=True,
     )
     return delta
 

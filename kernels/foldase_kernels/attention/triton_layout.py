@@ -37,7 +37,7 @@ def choose_blocks(width: int, dtype: torch.dtype, *, backward: bool) -> Blocks:
     """
     padded = max(SMALLEST_WIDTH, 1 << (width - 1).bit_length())
     if dtype == torch.float32:
-        return Blocks(32, 32, padded, warps=8, stages=1 if padded > 64 else 2)
+        return Blocks(32, 32 if padded <= 64 else 16, padded, warps=8, stages=1)
     if padded <= 64:
         return Blocks(64, 64, padded)
     return Blocks(64, 32 if backward else 64, padded, warps=8)
