@@ -106,7 +106,7 @@ def evoformer_attention(
     q, k, v = _to_autocast(q), _to_autocast(k), _to_autocast(v)
     gate = None if gate is None else _to_autocast(gate)
     check_arguments(q, k, v, biases, mask, gate, scale, alibi_slopes)
-    check_backend(backend, q.device)
+    check_backend(backend, q.device, q.dtype)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out, lse = attention(q, k, v, list(biases), mask, gate, alibi_slopes, float(scale), causal, backend)
     return (out, lse) if return_lse else out

@@ -51,7 +51,7 @@ def attention(
     """Output and log-sum-exp; arguments as in ``evoformer_attention``, already checked."""
     problem = Problem(q, k, v, biases, mask, gate, alibi_slopes, scale, causal)
     with _no_autocast(q.device):
-        return backend_for(backend, q.device).forward(problem)
+        return backend_for(backend, q.device, q.dtype).forward(problem)
 
 
 @torch.library.custom_op("foldase::evoformer_attention_backward", mutates_args=(), schema=BACKWARD_SCHEMA)
@@ -75,7 +75,7 @@ def attention_backward(
     """The gradients that are wanted, of q, k, v, the gate and the biases, in this order."""
     problem = Problem(q, k, v, biases, mask, gate, alibi_slopes, scale, causal)
     with _no_autocast(q.device):
-        run = backend_for(backend, q.device).backward
+        run = backend_for(backend, q.device, q.dtype).backward
         grads = run(problem, out, lse, grad_out, grad_lse, wanted[4:])
     found = (grads.q, grads.k, grads.v, grads.gate, *grads.biases)
     return [grad for grad, needed in zip(found, wanted, strict=True) if needed and grad is not None]
