@@ -1,7 +1,7 @@
 """The C interface of the compiled attention kernels: its structs, and how tensors fill them.
 
-Mirrors ``csrc/attention/arguments.h``. Tensors are passed by address and strides, so nothing is copied: views,
-transposed rows and broadcast biases are read where they lie.
+Mirrors ``csrc/attention/arguments.h``. Tensors are passed by address and strides, so nothing is copied:
+views, transposed rows and broadcast biases are read where they lie.
 """
 
 from __future__ import annotations
