@@ -54,9 +54,9 @@ BUGS = (
     Bug(
         "a barrier that one warp does not reach",
         "forward.cu",
-        "values + present);\n      block_barrier();",
-        "values + present);\n      if (thread_index() < 96) block_barrier();",
-        "lanes arrived|while others wait",
+        "    block_barrier();\n  }\n}",
+        "    if (thread_index() < 96) block_barrier();\n  }\n}",
+        "96 of 128 lanes arrived; missing: lane 0 of warp 3, which has returned",
     ),
     Bug(
         "no wait for the last copy",

@@ -104,8 +104,8 @@ def _set_view(
     assert batch is not None
     row, *others = [_joined_stride(part, dim, dim + 1) for dim in range(part.dim() - 4, part.dim())]
     view.data, view.batch, view.row = part.data_ptr(), batch, row
-    for (name, _), stride in zip(view._fields_[3:6], others, strict=True):
-        setattr(view, name, stride)
+    for declared, stride in zip(view._fields_[3:6], others, strict=True):
+        setattr(view, declared[0], stride)
 
 
 def fill_arguments(
