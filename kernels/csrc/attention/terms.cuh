@@ -1,0 +1,127 @@
+// What changes the scores of a tile after q k^T: biases, ALiBi, the mask, the order of positions, the last key.
+#pragma once
+
+#include "tiles.cuh"
+
+namespace foldase {
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+// Which of a lane's scores is which: queries `query` and `query` + 8, keys `key` + 8 group and the one after.
+struct Place {
+  int query;
+  int key;
+  int queries;
+  int keys;
+};
+
+// One bias or mask, seen by one head of one row.
+template <class T>
+struct Term {
+  const T* data;
+  std::int64_t query;
+  std::int64_t key;
+  bool pairs;  // whether two neighbouring keys can be loaded at once
+
+  FOLDASE_DEVICE Term(const FoldaseTerm& term, std::int64_t batch, std::int64_t row, std::int64_t head)
+      : data(static_cast<const T*>(term.data) + batch * term.batch + row * term.row + head * term.head),
+        query(term.query),
+        key(term.key) {
+    pairs = key == 1 && query % 2 == 0 && reinterpret_cast<std::uintptr_t>(data) % (2 * sizeof(T)) == 0;
+  }
+
+};
+
+template <class T, int kGroups>
+FOLDASE_DEVICE void add_term(float (&scores)[kGroups][4], const Term<T>& term, const Place& place) {
+  FOLDASE_UNROLL
+  for (int side = 0; side < 2; ++side) {
+    const int row = place.query + 8 * side;
+    if (row >= place.queries) continue;
+    const T* line = term.data + row * term.query + place.key * term.key;
+    if (term.pairs && place.key + 8 * kGroups <= place.keys) {
+      FOLDASE_UNROLL
+      for (int group = 0; group < kGroups; ++group) {
+        const Pair<T> pair = global_load(reinterpret_cast<const Pair<T>*>(line + 8 * group));
+        scores[group][2 * side] += to_float(pair.low) * kLog2E;
+        scores[group][2 * side + 1] += to_float(pair.high) * kLog2E;
+      }
+      continue;
+    }
+    FOLDASE_UNROLL
+    for (int group = 0; group < kGroups; ++group) {
+      const int column = place.key + 8 * group;
+      if (column < place.keys) scores[group][2 * side] += to_float(global_load(line)) * kLog2E;
+      if (column + 1 < place.keys) scores[group][2 * side + 1] += to_float(global_load(line + term.key)) * kLog2E;
+      line += 8 * term.key;
+    }
+  }
+}
+
+// Adds the biases; scores are in powers of two.
+template <int kGroups>
+FOLDASE_DEVICE void add_biases(float (&scores)[kGroups][4], const FoldaseAttention& arguments, std::int64_t batch,
+                               std::int64_t row, std::int64_t head, const Place& place) {
+  for (int number = 0; number < arguments.bias_count; ++number) {
+    const FoldaseTerm& bias = arguments.biases[number];
+    if (bias.dtype == FOLDASE_FLOAT32) {
+      add_term(scores, Term<float>(bias, batch, row, head), place);
+    } else if (bias.dtype == FOLDASE_BFLOAT16) {
+      add_term(scores, Term<BFloat16>(bias, batch, row, head), place);
+    } else {
+      add_term(scores, Term<Float16>(bias, batch, row, head), place);
+    }
+  }
+}
+
+// How far the key of a score lies ahead of its query.
+FOLDASE_DEVICE int offset_of(const Place& place, int group, int part) {
+  return place.key + 8 * group + part % 2 - (place.query + part / 2 * 8) - (place.keys - place.queries);
+}
+
+// Applies the slopes of ALiBi (Press et al. 2022), given in powers of two.
+template <int kGroups>
+FOLDASE_DEVICE void add_distances(float (&scores)[kGroups][4], float slope, const Place& place) {
+  FOLDASE_UNROLL
+  for (int group = 0; group < kGroups; ++group) {
+    FOLDASE_UNROLL
+    for (int part = 0; part < 4; ++part) {
+      const int offset = offset_of(place, group, part);
+      scores[group][part] -= slope * static_cast<float>(offset < 0 ? -offset : offset);
+    }
+  }
+}
+
+// Sets scores that must not count to minus infinity: those beyond the last key and of later keys.
+template <int kGroups>
+FOLDASE_DEVICE void cut_keys(float (&scores)[kGroups][4], bool causal, const Place& place) {
+  FOLDASE_UNROLL
+  for (int group = 0; group < kGroups; ++group) {
+    FOLDASE_UNROLL
+    for (int part = 0; part < 4; ++part) {
+      const bool beyond = place.key + 8 * group + part % 2 >= place.keys;
+      if (beyond || (causal && offset_of(place, group, part) > 0)) scores[group][part] = -INFINITY;
+    }
+  }
+}
+
+// Sets the scores of masked keys to minus infinity.
+template <int kGroups>
+FOLDASE_DEVICE void apply_mask(float (&scores)[kGroups][4], const Term<unsigned char>& mask, const Place& place) {
+  FOLDASE_UNROLL
+  for (int side = 0; side < 2; ++side) {
+    const int row = place.query + 8 * side;
+    if (row >= place.queries) continue;
+    const unsigned char* line = mask.data + row * mask.query + place.key * mask.key;
+    FOLDASE_UNROLL
+    for (int group = 0; group < kGroups; ++group) {
+      const int column = place.key + 8 * group;
+      if (column < place.keys && global_load(line) == 0) scores[group][2 * side] = -INFINITY;
+      if (column + 1 < place.keys && global_load(line + mask.key) == 0) scores[group][2 * side + 1] = -INFINITY;
+      line += 8 * mask.key;
+    }
+  }
+}
+
+}  // namespace foldase

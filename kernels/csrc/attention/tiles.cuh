@@ -1,0 +1,99 @@
+// Tiles of q, k and v in shared memory: their shape, where a chunk of 16 bytes lies, and how they are filled.
+#pragma once
+
+#include "../common/device.cuh"
+#include "arguments.h"
+
+namespace foldase {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kQueries = 16 * kWarps;  // of a block; each warp owns 16
+
+// A tile of positions of one head, in rows of kWidth elements of type T.
+template <class T, int kWidth>
+struct Tile {
+  static constexpr int kChunk = 16 / static_cast<int>(sizeof(T));  // elements of a chunk
+  static constexpr int kChunks = kWidth / kChunk;                  // chunks of a position
+  // Keys of a tile; fewer for 128 channels, which fill the registers, and in float32 the 99 KiB that every device has.
+  static constexpr int kKeys = kWidth == 128 ? 32 : 64;
+
+  // Where an element lies. Chunks are permuted so that eight positions, read at one chunk, lie in eight groups of banks.
+  static FOLDASE_DEVICE int at(int position, int channel) {
+    const int turn = kChunks >= 8 ? position % 8 : position / (8 / kChunks) % kChunks;
+    return position * kWidth + ((channel / kChunk) ^ turn) * kChunk + channel % kChunk;
+  }
+};
+
+// One head of one row: where its positions begin and how far they are apart.
+template <class T>
+struct Head {
+  const T* data;
+  std::int64_t position;
+  std::int64_t channel;
+  int positions;
+  int width;
+  bool chunks;  // whether 16 bytes can be copied at once
+
+  FOLDASE_DEVICE Head(const FoldaseTensor& tensor, std::int64_t batch, std::int64_t row, std::int64_t head,
+                      std::int64_t count, std::int64_t channels)
+      : data(static_cast<const T*>(tensor.data) + batch * tensor.batch + row * tensor.row + head * tensor.head),
+        position(tensor.position),
+        channel(tensor.channel),
+        positions(static_cast<int>(count)),
+        width(static_cast<int>(channels)) {
+    constexpr int kChunk = 16 / static_cast<int>(sizeof(T));
+    chunks = channel == 1 && position % kChunk == 0 && width % kChunk == 0 &&
+             reinterpret_cast<std::uintptr_t>(data) % 16 == 0;
+  }
+};
+
+// Copies a tile whose chunks can be copied whole.
+template <class T, int kWidth, int kPositions>
+FOLDASE_DEVICE void fill_chunks(T* tile, const Head<T>& head, int first) {
+  using Shape = Tile<T, kWidth>;
+  constexpr int kStep = kThreads / Shape::kChunks;  // positions filled at once
+  const int channel = thread_index() % Shape::kChunks * Shape::kChunk;
+  const T* from = head.data + (first + thread_index() / Shape::kChunks) * head.position + channel;
+  FOLDASE_UNROLL
+  for (int start = 0; start < kPositions; start += kStep) {
+    const int place = start + thread_index() / Shape::kChunks;
+    const bool inside = first + place < head.positions && channel < head.width;
+    copy_async(tile + Shape::at(place, channel), inside ? from : head.data, inside);
+    from += kStep * head.position;
+  }
+}
+
+// Fills a tile element by element: odd widths, strides or addresses.
+template <class T, int kWidth, int kPositions>
+FOLDASE_DEVICE void fill_elements(T* tile, const Head<T>& head, int first) {
+  using Shape = Tile<T, kWidth>;
+  FOLDASE_NO_UNROLL
+  for (int index = thread_index(); index < kPositions * Shape::kChunks; index += kThreads) {
+    const int place = index / Shape::kChunks;
+    const int channel = index % Shape::kChunks * Shape::kChunk;
+    const T* from = head.data + (first + place) * head.position + channel * head.channel;
+    T values[Shape::kChunk];
+    FOLDASE_UNROLL
+    for (int offset = 0; offset < Shape::kChunk; ++offset) {
+      const bool inside = first + place < head.positions && channel + offset < head.width;
+      values[offset] = inside ? global_load(from + offset * head.channel) : T{};
+    }
+    Chunk chunk;
+    memcpy(&chunk, values, sizeof(chunk));
+    shared_store(reinterpret_cast<Chunk*>(tile + Shape::at(place, channel)), chunk);
+  }
+}
+
+// Fills a tile with kPositions positions from `first` on, zero beyond the last one and beyond the width. Chunks are
+// copied asynchronously: the caller commits, waits, and puts a barrier before the tile is read.
+template <class T, int kWidth, int kPositions>
+FOLDASE_DEVICE void fill_tile(T* tile, const Head<T>& head, int first) {
+  if (head.chunks) {
+    fill_chunks<T, kWidth, kPositions>(tile, head, first);
+  } else {
+    fill_elements<T, kWidth, kPositions>(tile, head, first);
+  }
+}
+
+}  // namespace foldase
