@@ -11,6 +11,7 @@ import torch
 from foldase_kernels.attention.checks import check_arguments
 from foldase_kernels.attention.cpu import attention_cpu
 from foldase_kernels.attention.reference import attention_reference
+from foldase_kernels.loader import require
 
 _log = logging.getLogger("foldase_kernels")
 _reported: set[str] = set()
@@ -50,6 +51,8 @@ def choose_backend(device: torch.device) -> str:
 def _backend(name: str, device: torch.device) -> Backend:
     if name == "auto":
         return _BACKENDS[choose_backend(device)]
+    if name == "cuda":
+        require("cuda", "attention", device)
     if name not in _BACKENDS:
         raise ValueError(f"backend {name!r} is not available; expected auto, {', '.join(_BACKENDS)}")
     if name == "cpu" and device.type != "cpu":
