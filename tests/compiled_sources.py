@@ -40,7 +40,8 @@ extern "C" int test_scale(float* x, float factor, long long n, void* stream) {
 """
 
 CHILD = (
-    "import sys\n"
+    "import signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell\n"
     "from foldase_kernels import __main__, operations\n"
     "operations.__file__ = sys.argv[1]\n"
     "__main__.run_as_program(sys.argv[2:])\n"

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from foldase_kernels.compiling import command, locks
 from foldase_kernels.compiling.cache import Cache
+from foldase_kernels.errors import KernelError
 from foldase_kernels.operations import OPERATIONS, source_folder, sources
 
 ENDED_BY_SIGTERM, ENDED_BY_SIGINT = 128 + signal.SIGTERM, 128 + signal.SIGINT
@@ -87,6 +88,14 @@ def _at_least_one(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run one of the commands; returns the exit status."""
     given = _parser().parse_args(arguments)
+    try:
+        return _run(given)
+    except KernelError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _run(given: argparse.Namespace) -> int:
     if given.command == "list":
         return list_operations()
     if given.command == "doctor":

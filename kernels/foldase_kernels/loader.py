@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ABI = 1
 """What ``foldase_kernels_abi()`` of every library returns; raised with any change of an argument."""
 
+FOREIGN_HINT = "the folder csrc does not belong to this version of the package; install it anew"
+
 _loaded: dict[Path, ctypes.CDLL] = {}
 _guard = threading.Lock()
 
@@ -124,13 +126,15 @@ def _open(entry: Entry, abi: int) -> ctypes.CDLL:
     try:
         question = library.foldase_kernels_abi
     except AttributeError:
-        raise KernelError("wrong_abi", f"{entry.library} does not export foldase_kernels_abi") from None
+        raise KernelError(
+            "wrong_abi", f"{entry.library} does not export foldase_kernels_abi", FOREIGN_HINT
+        ) from None
     question.restype, question.argtypes = ctypes.c_int, ()
     found = question()
     if found != abi:
         raise KernelError(
             "wrong_abi",
             f"{entry.library} speaks version {found} of the interface, this package version {abi}",
-            f"{BUILD_HINT} anew",
+            FOREIGN_HINT,
         )
     return library

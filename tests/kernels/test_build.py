@@ -203,7 +203,21 @@ def test_the_cache_is_where_the_variables_say(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "foldase" / "kernels"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_folder() == Path.home() / ".cache" / "foldase" / "kernels"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_folder() == tmp_path / "home" / ".cache" / "foldase" / "kernels"
+
+
+def test_a_user_without_a_home_is_told_what_to_set():
+    program = (
+        "import os, sys; os.environ.pop('HOME', None)\n"
+        "import pwd; pwd.getpwuid = lambda uid: (_ for _ in ()).throw(KeyError(uid))\n"
+        "from foldase_kernels.__main__ import main; sys.exit(main(['list']))"
+    )
+    unset = {name: text for name, text in os.environ.items() if name not in (VARIABLE, "XDG_CACHE_HOME")}
+    done = subprocess.run([sys.executable, "-c", program], env=unset, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("no_home: ")
+    assert VARIABLE in done.stderr
 
 
 def test_of_two_processes_one_compiles_and_the_other_takes_it(csrc, cache, tmp_path):

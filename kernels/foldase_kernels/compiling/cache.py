@@ -70,12 +70,21 @@ class Entry:
 
 
 def default_folder() -> Path:
-    """FOLDASE_KERNELS_CACHE, else ``foldase/kernels`` in XDG_CACHE_HOME or ``~/.cache``."""
+    """FOLDASE_KERNELS_CACHE, else ``foldase/kernels`` in XDG_CACHE_HOME or ``~/.cache``.
+
+    Raises:
+        KernelError: ``no_home``, where none of them is known.
+    """
     chosen = os.environ.get(VARIABLE)
     if chosen:
         return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    try:
+        root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise KernelError(
+            "no_home", f"this user has no home folder: {error}", f"set {VARIABLE} to a folder of yours"
+        ) from error
     return root / "foldase" / "kernels"
 
 
@@ -138,10 +147,11 @@ class Cache:
 
     def trouble(self) -> str:
         """Why nothing can be written here, or an empty text. Makes no folder."""
-        nearest = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         try:
-            with self._writing(), tempfile.TemporaryFile(dir=nearest):
-                return ""
+            with self._writing():
+                nearest = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+                with tempfile.TemporaryFile(dir=nearest):
+                    return ""
         except KernelError as error:
             return error.message
 
