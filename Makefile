@@ -30,7 +30,10 @@ test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder -m "not verify"
 
 # The long checks: all of them, or one room's, for example `make verify ROOM=scheduler`.
+# They compile CUDA sources; where the system has no nvcc, it comes from PyPI's wheels.
 verify: install
+	@$(BIN)/python -c "from foldase_kernels.compiling.toolchain import find_nvcc; find_nvcc()" 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cuda-build]'
 	$(BIN)/python -m pytest -v -m verify $(if $(ROOM),tests/$(ROOM))
 
 bench: install

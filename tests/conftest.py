@@ -59,8 +59,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 _ROOMS_WITH_ONE_PLATFORM = ("browser", "cli")
 
-_NOT_PROVIDED_BY_CI = ("FOLDASE_TEST_DATA", "needs root")
-"""Reasons that stay skips in CI: real files the project does not carry, rights it may lack."""
+_NOT_PROVIDED_BY_CI = ("FOLDASE_TEST_DATA", "needs root", "needs nvcc")
+"""Reasons that stay skips in CI: files the project does not carry, rights or a CUDA compiler it may lack."""
 _skips: list[str] = []
 
 

@@ -84,3 +84,11 @@ def test_kernels_are_handed_on() -> None:
     )
     assert done.returncode != 0
     assert "foldase" in done.stderr
+    listed = subprocess.run(
+        [sys.executable, "-m", "foldase.cli.main", "kernels", "list"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert listed.returncode == 0
+    assert "evoformer_attention" in listed.stdout

@@ -20,6 +20,7 @@ from triton.runtime.driver import driver
 
 from foldase_kernels.attention import triton as backend
 from foldase_kernels.attention import triton_bias, triton_kernels
+from foldase_kernels.attention.problem import Problem
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 NAMES = ("forward", "prepare", "backward_keys", "backward_queries")
@@ -66,29 +67,34 @@ def stack(code):
     return int(re.search(r"STACK:(\d+)", said.stdout)[1])
 
 
+def launch(problem):
+    """Forward and backward with every gradient."""
+    out, lse = backend.TRITON.forward(problem)
+    grads = (torch.zeros_like(out), torch.zeros_like(lse))
+    backend.TRITON.backward(problem, out, lse, *grads, [True] * len(problem.biases))
+
+
 def both_ways(dtype, width):
     """The launches of a pair bias and masked keys, forward and backward."""
     size, rows, heads = 256, 4, 4
-    leaves = [torch.zeros(rows, size, heads, width, dtype=dtype, requires_grad=True) for _ in range(3)]
-    bias = torch.zeros(1, heads, size, size, dtype=dtype, requires_grad=True)
+    heads_of = [torch.zeros(rows, size, heads, width, dtype=dtype) for _ in range(3)]
+    bias = torch.zeros(1, heads, size, size, dtype=dtype)
     mask = torch.ones(rows, 1, 1, size, dtype=torch.bool)
-    out, lse = backend.attention_triton(*leaves, [bias], mask, 0.3, False, None)
-    torch.autograd.grad(out.sum() + lse.sum(), [*leaves, bias])
+    launch(Problem(*heads_of, [bias], mask, None, None, 0.3, False))
 
 
 def odd_ones():
     """Causal, ALiBi, several biases, strides without alignment."""
-    leaves = [torch.zeros(3, 7, 2, 24, requires_grad=True).transpose(0, 1) for _ in range(3)]
-    biases = [torch.zeros(shape, requires_grad=True) for shape in ((1,), (3, 1), (2, 1, 3))]
-    out, lse = backend.attention_triton(*leaves, biases, None, 0.3, True, torch.zeros(2))
-    torch.autograd.grad(out.sum() + lse.sum(), [*leaves, *biases])
+    heads_of = [torch.zeros(3, 7, 2, 24).transpose(0, 1) for _ in range(3)]
+    biases = [torch.zeros(shape) for shape in ((1,), (3, 1), (2, 1, 3))]
+    launch(Problem(*heads_of, biases, None, None, torch.zeros(2), 0.3, True))
 
 
 def main():
     driver.set_active(Absent(int(sys.argv[1])))
     kernels = SimpleNamespace(**{name: Compiled(getattr(triton_kernels, name)) for name in NAMES})
     backend._kernels = lambda q: kernels
-    backend.check_runs_here = lambda q: None
+    backend.check_runs_here = lambda device, dtype: None
     triton_bias.backward_bias = Compiled(triton_bias.backward_bias)
     for dtype in (torch.bfloat16, torch.float32):
         for width in (32, 128):

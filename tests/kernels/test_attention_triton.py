@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foldase_kernels import evoformer_attention
-from foldase_kernels.attention import api
+from foldase_kernels.attention import backends
 from foldase_kernels.attention import triton as backend
 from foldase_kernels.attention.triton_layout import (
     ENOUGH_PROGRAMS,
@@ -116,8 +116,8 @@ def test_float64_is_refused(monkeypatch):
     ],
 )
 def test_auto_takes_triton_on_a_gpu(device, dtype, present, chosen, monkeypatch):
-    monkeypatch.setattr(api, "is_available", lambda: present)
-    assert api.choose_backend(torch.device(device), dtype) == chosen
+    monkeypatch.setattr(backends, "is_available", lambda: present)
+    assert backends.choose_backend(torch.device(device), dtype) == chosen
 
 
 def test_dimensions_merge_only_where_all_tensors_agree():

@@ -11,6 +11,7 @@ from foldase_kernels.attention.problem import Backend
 from foldase_kernels.attention.reference import REFERENCE
 from foldase_kernels.attention.triton import DTYPES as TRITON_DTYPES
 from foldase_kernels.attention.triton import TRITON, check_runs_here, is_available
+from foldase_kernels.loader import require
 
 _log = logging.getLogger("foldase_kernels")
 _reported: set[str] = set()

@@ -1,0 +1,330 @@
+"""The stages of benchmarks/gpu.sh: build, check, bench. What each does is said there.
+
+    python benchmarks/kernels_gpu.py bench [--out FOLDER] [--seconds 450] [--systems A,B] [--rehearse]
+
+Each system is timed in a process of its own, so that one that dies takes nothing with it. ``--rehearse`` goes
+through the steps on the CPU with tiny shapes; its figures mean nothing and its table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import kernels_gpu_check as checks
+import torch
+from kernels_gpu_items import MODES, Item, Items, table
+from kernels_gpu_peers import REHEARSED, SYSTEMS, Inputs, Prepared, make_inputs
+from kernels_gpu_shapes import REHEARSAL, SHAPES, Shape
+
+from foldase_kernels import evoformer_attention
+from foldase_kernels.operations import OPERATIONS, sources
+
+MORE_IS_LEFT, FAILED, NO_GPU = 75, 1, 2
+WARM_UPS, MOST_REPEATS, SECONDS_AN_ITEM = 3, 20, 4.0
+COMPARED_ROWS = 2
+CHECKED = ("cuda", "triton")
+ATTENTION = next(operation for operation in OPERATIONS if operation.folder == "attention")
+GRACE_SECONDS = 30.0
+HERE = Path(__file__).resolve()
+KERNELS = HERE.parent.parent / "kernels"
+
+
+class Plan:
+    """What was asked for, and when to stop."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.rehearse: bool = given.rehearse
+        self.device = torch.device("cpu" if given.rehearse else "cuda")
+        self.dtype = torch.float32 if given.rehearse else torch.bfloat16
+        self.shapes = REHEARSAL if given.rehearse else SHAPES
+        self.known = REHEARSED if given.rehearse else SYSTEMS
+        self.systems = [name for name in given.systems.split(",") if name] or list(self.known)
+        self.tables = Path(given.out)
+        self.out = self.tables / kernels_digest()  # figures of other sources are never mixed in
+        self.seconds: float = given.seconds
+        self.until = time.monotonic() + given.seconds
+
+    def over(self) -> bool:
+        """Whether the stage's time is used up."""
+        return time.monotonic() > self.until
+
+
+def kernels_digest() -> str:
+    """Identity of the kernels' code and of the machine."""
+    total = hashlib.sha256(machine().encode())
+    for path in sorted(KERNELS.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            total.update(str(path.relative_to(KERNELS)).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:12]
+
+
+def machine() -> str:
+    """The GPU, or the processor in a rehearsal."""
+    if not torch.cuda.is_available():
+        return f"a rehearsal on {platform.machine()}, figures mean nothing; torch {torch.__version__}"
+    return f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
+
+
+def build(plan: Plan) -> int:
+    """Compile for this GPU."""
+    target = ["--arch", "host"] if plan.rehearse else []
+    return subprocess.call([sys.executable, "-m", "foldase_kernels", "build", *target])
+
+
+def check(plan: Plan) -> int:
+    """Compare every backend with float64; what passed or failed is kept in a file a case."""
+    folder = plan.out / "check"
+    folder.mkdir(parents=True, exist_ok=True)
+    cases = checks.FEW_CASES if plan.rehearse else checks.CASES
+    repeated = checks.FEW_CASES[1] if plan.rehearse else checks.Case(129, 129, 32, torch.bfloat16, False)
+    failed = checked = 0
+    for backend in ("cpu",) if plan.rehearse else CHECKED:
+        refusal = _refusal(backend, plan.device)
+        if refusal:
+            print(f"{backend}: not checked: {refusal}")
+            failed += backend == "cuda" and bool(sources(ATTENTION))  # it could have been built
+            continue
+        checked += 1
+        steps: list[tuple[str, Callable[[], list[str]]]] = [
+            (case.name, lambda case=case, backend=backend: checks.complaints(case, backend, plan.device))
+            for case in cases
+        ]
+        steps.append(("repeats", lambda backend=backend: checks.changes(repeated, backend, plan.device)))
+        if backend == "cuda":
+            steps.append(("sanitizer", lambda: _sanitize(plan)))
+        for name, step in steps:
+            if plan.over():
+                return _more_is_left()
+            failed += _check_once(folder / f"{backend}-{name}.json", step)
+        print(f"{backend}: {len(steps)} checks, {failed} complaints so far")
+    if not checked:
+        print("no backend could be checked")
+    return FAILED if failed or not checked else 0
+
+
+def _refusal(backend: str, device: torch.device) -> str:
+    """Why a backend takes no call on this device, or an empty text."""
+    q = torch.ones(1, 16, 1, 32, device=device)
+    try:
+        evoformer_attention(q, q, q, backend=backend)
+    except (ValueError, ImportError) as error:
+        return str(error)
+    return ""
+
+
+def _check_once(kept: Path, step: Callable[[], list[str]]) -> int:
+    """Run a step unless its answer is kept already; returns the number of complaints."""
+    if kept.exists():
+        return len(json.loads(kept.read_text()))
+    try:
+        found = step()
+    except (RuntimeError, ValueError) as error:
+        found = [f"{kept.stem}: {error}"]
+    for complaint in found:
+        print(f"WRONG {complaint}")
+    unfinished = kept.with_suffix(".new")
+    unfinished.write_text(json.dumps(found))
+    unfinished.replace(kept)
+    return len(found)
+
+
+def _sanitize(plan: Plan) -> list[str]:
+    """A few cases of the cuda backend under compute-sanitizer, where there is one."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        print("compute-sanitizer is not on PATH: not run")
+        return []
+    wrong = []
+    for kind in ("memcheck", "racecheck"):
+        line = [tool, "--tool", kind, "--error-exitcode", "9", sys.executable, str(HERE), "sanitized"]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=plan.seconds)
+        if done.returncode:
+            wrong.append(f"{kind} ends with {done.returncode}: {done.stdout[-1500:]}{done.stderr[-500:]}")
+    return wrong
+
+
+def sanitized(plan: Plan) -> int:
+    """The calls to run under compute-sanitizer."""
+    for case in checks.FEW_CASES:
+        checks.Problem(case, plan.device).solve("cuda")
+    return 0
+
+
+def bench(plan: Plan) -> int:
+    """Time every system in a process of its own until nothing is left, and write the table."""
+    items = Items(plan.out / "bench")
+    for system in plan.systems:
+        while _missing(plan, items, system):
+            left = plan.until - time.monotonic()
+            if left <= 0:
+                _write_table(plan, items)
+                return _more_is_left()
+            status = _run_system(plan, system, left)
+            if status == MORE_IS_LEFT:
+                _write_table(plan, items)
+                return _more_is_left()
+            begun = items.begun(system)
+            if status and begun is None:
+                print(f"{system}: its process ended with {status} before it began")
+                return FAILED
+            if begun is not None:
+                items.put(replace(begun, problem=f"its process ended with {status}"))
+    _write_table(plan, items)
+    return 0
+
+
+def _run_system(plan: Plan, system: str, seconds: float) -> int | str:
+    """Time a system in a process; returns its exit status, or words where it had to be ended."""
+    line = [sys.executable, str(HERE), "bench-one", "--out", str(plan.tables), "--systems", system]
+    line += ["--seconds", str(seconds), *(["--rehearse"] if plan.rehearse else [])]
+    try:
+        return subprocess.call(line, timeout=seconds + GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return "no answer in time"
+
+
+def _missing(plan: Plan, items: Items, system: str) -> list[tuple[Shape, Item]]:
+    every = [(shape, Item(system, shape.name, mode)) for shape in plan.shapes for mode in MODES]
+    return [(shape, item) for shape, item in every if not items.has(item)]
+
+
+def _write_table(plan: Plan, items: Items) -> None:
+    text = table(items.all(), plan.shapes, machine())
+    (plan.tables / "kernels.md").write_text(text)
+    (plan.tables / "kernels.json").write_text(
+        json.dumps({"machine": machine(), "items": [vars(item) for item in items.all()]}, indent=1)
+    )
+    print(f"{len(items.all())} items in {plan.tables / 'kernels.md'}")
+
+
+def _more_is_left() -> int:
+    print("the time of this stage is over; call it again to go on")
+    return MORE_IS_LEFT
+
+
+def bench_one(plan: Plan) -> int:
+    """Time one system at every shape that has no figures yet."""
+    items = Items(plan.out / "bench")
+    [system] = plan.systems
+    for shape, item in _missing(plan, items, system):
+        if plan.over():
+            return MORE_IS_LEFT
+        items.begin(item)
+        try:
+            measured = measure(plan, shape, item)
+        except torch.OutOfMemoryError:
+            measured = replace(item, problem="out of memory")
+        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+            measured = replace(item, problem=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        items.put(measured)
+        told = measured.problem or f"{measured.ms:.3f} ms"
+        print(f"{system}, {shape.name}, {item.mode}: {told}")
+    return 0
+
+
+def measure(plan: Plan, shape: Shape, item: Item) -> Item:
+    """Median time, peak memory above the inputs, and distance from the reference on a few rows."""
+    inputs = make_inputs(shape, plan.device, plan.dtype)
+    prepared = plan.known[item.system](inputs)
+    backward = item.mode == "backward"
+    difference = _difference(prepared, inputs, backward)
+    peak = _peak(plan.device, prepared, backward)
+    times: list[float] = []
+    began = time.monotonic()
+    for repeat in range(WARM_UPS + MOST_REPEATS):
+        taken = _time_once(plan.device, prepared, backward)
+        if repeat >= WARM_UPS:
+            times.append(taken)
+        if times and time.monotonic() - began > SECONDS_AN_ITEM:
+            break
+    return replace(
+        item, ms=statistics.median(times), all_ms=tuple(times), peak_bytes=peak, difference=difference
+    )
+
+
+def _time_once(device: torch.device, prepared: Prepared, backward: bool) -> float:
+    """Milliseconds of one forward, or of one backward alone."""
+    if backward:
+        out = prepared.run()
+        return _clock(device, lambda: torch.autograd.grad(out, prepared.leaves, prepared.dout))
+    with torch.no_grad():
+        return _clock(device, prepared.run)
+
+
+def _clock(device: torch.device, run: Callable[[], object]) -> float:
+    if device.type != "cuda":
+        began = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - began)
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end)
+
+
+def _peak(device: torch.device, prepared: Prepared, backward: bool) -> int | None:
+    """Bytes allocated at most beyond the inputs; of forward and backward together for the latter."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    if backward:
+        torch.autograd.grad(prepared.run(), prepared.leaves, prepared.dout)
+    else:
+        with torch.no_grad():
+            prepared.run()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _difference(prepared: Prepared, inputs: Inputs, backward: bool) -> float:
+    """Of the result, or of the gradient of q, from the float32 reference on the first rows."""
+    few = slice(0, COMPARED_ROWS)
+    q, k, v, dout = (
+        tensor[few].float().requires_grad_() for tensor in (inputs.q, inputs.k, inputs.v, inputs.dout)
+    )
+    mask = inputs.mask[few, None, None, :]
+    truth = evoformer_attention(q, k, v, (inputs.bias.float(),), mask=mask, backend="reference")
+    found = prepared.run()
+    if backward:
+        truth = torch.autograd.grad(truth, q, dout)[0]
+        found = torch.autograd.grad(found, prepared.leaves, prepared.dout)[0]
+    ours = prepared.to_ours(found.detach())[few].float()
+    return float((ours - truth.detach()).abs().max() / truth.detach().abs().max())
+
+
+STAGES = {"build": build, "check": check, "bench": bench, "bench-one": bench_one, "sanitized": sanitized}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--out", default="gpu-results")
+    parser.add_argument("--seconds", type=float, default=450.0)
+    parser.add_argument("--systems", default="")
+    parser.add_argument("--rehearse", action="store_true")
+    given = parser.parse_args(arguments)
+    if not given.rehearse and not torch.cuda.is_available():
+        print(f"no GPU that torch {torch.__version__} can use; `python -m foldase_kernels doctor` says more")
+        return NO_GPU
+    return STAGES[given.stage](Plan(given))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Whether a backend is right: all arguments at odd sizes against float64, and repeats bit for bit."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+
+from foldase_kernels import evoformer_attention
+
+FLOAT32_FORWARD, FLOAT32_GRADIENT = 1e-5, 1e-4
+"""Largest error relative to the largest value of the float64 result."""
+
+HALF_FACTOR = 2.0
+"""A half-precision result may be this much worse than plain products in its dtype with a float32 softmax."""
+
+SMALLEST_ERROR = 1e-7
+REPEATS = 100
+ROWS, HEADS = 3, 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: pair, key and row biases, a gate, and a mask that leaves one row without keys."""
+
+    queries: int
+    keys: int
+    width: int
+    dtype: torch.dtype
+    causal: bool
+
+    @property
+    def name(self) -> str:
+        """For file names and messages."""
+        kind = "causal" if self.causal else "plain"
+        return f"{self.queries}x{self.keys}-{self.width}-{str(self.dtype).removeprefix('torch.')}-{kind}"
+
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CASES = tuple(
+    Case(length, length, width, dtype, length % 2 == 1 and width == 32)
+    for length, width, dtype in itertools.product((1, 15, 17, 63, 65, 129, 256), (8, 32, 48, 128), DTYPES)
+) + tuple(Case(17, 65, 32, dtype, False) for dtype in DTYPES)
+FEW_CASES = (CASES[0], Case(17, 17, 32, torch.float32, True), Case(5, 9, 8, torch.bfloat16, False))
+
+
+class Problem:
+    """The tensors of a case, the same on every machine."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(case.queries * 1000 + case.width)
+
+        def normal(*sizes: int) -> torch.Tensor:
+            return torch.randn(*sizes, generator=generator).to(device, case.dtype)
+
+        queries, keys = (ROWS, case.queries, HEADS, case.width), (ROWS, case.keys, HEADS, case.width)
+        self.case = case
+        self.tensors = (
+            *(normal(*queries), normal(*keys), normal(*keys)),
+            normal(HEADS, case.queries, case.keys),
+            normal(ROWS, 1, 1, case.keys),
+            normal(ROWS, HEADS, case.queries, case.keys),
+            normal(*queries),
+        )
+        self.dout = normal(*queries)
+        self.mask = (torch.rand(ROWS, 1, 1, case.keys, generator=generator) > 0.2).to(device)
+        self.mask[-1] = False
+
+    def solve(self, backend: str, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
+        """The result and the gradients of q, k, v, the three biases and the gate."""
+        q, k, v, pair, key, row, gate = leaves = self._leaves(dtype)
+        out = evoformer_attention(
+            q, k, v, (pair, key, row), mask=self.mask, gate=gate, causal=self.case.causal, backend=backend
+        )
+        return [out.detach(), *torch.autograd.grad(out, leaves, self.dout.to(out.dtype))]
+
+    def solve_plainly(self) -> list[torch.Tensor]:
+        """The yardstick: products in the dtype of the inputs, the softmax in float32."""
+        q, k, v, pair, key, row, gate = leaves = self._leaves(None)
+        scores = torch.einsum("rqhc,rkhc->rhqk", q * q.shape[-1] ** -0.5, k) + pair + key + row
+        allowed = self.mask.expand(scores.shape)
+        if self.case.causal:
+            allowed = allowed.tril(self.case.keys - self.case.queries)
+        chances = scores.float().masked_fill(~allowed, -1e30).softmax(-1) * allowed
+        out = torch.einsum("rhqk,rkhc->rqhc", chances.to(v.dtype), v) * torch.sigmoid(gate)
+        return [out.detach(), *torch.autograd.grad(out, leaves, self.dout)]
+
+    def _leaves(self, dtype: torch.dtype | None) -> list[torch.Tensor]:
+        return [tensor.detach().to(dtype or tensor.dtype).requires_grad_() for tensor in self.tensors]
+
+
+NAMES = ("out", "dq", "dk", "dv", "dpair", "dkey", "drow", "dgate")
+
+
+def complaints(case: Case, backend: str, device: torch.device) -> list[str]:
+    """What is wrong with a backend's answer to a case; nothing when it is right."""
+    problem = Problem(case, device)
+    exact, found = problem.solve("reference", torch.float64), problem.solve(backend)
+    plain = problem.solve_plainly() if case.dtype != torch.float32 else found
+    wrong = []
+    for name, truth, answer, usual in zip(NAMES, exact, found, plain, strict=True):
+        error = _error(answer, truth)
+        if case.dtype == torch.float32:
+            allowed = FLOAT32_FORWARD if name == "out" else FLOAT32_GRADIENT
+        else:
+            allowed = HALF_FACTOR * max(_error(usual, truth), torch.finfo(case.dtype).eps)
+        if not error <= allowed:
+            wrong.append(
+                f"{case.name}: {name} is off by {error:.2e} of its largest value, allowed {allowed:.2e}"
+            )
+    return wrong
+
+
+def _error(found: torch.Tensor, truth: torch.Tensor) -> float:
+    if not bool(torch.isfinite(found).all()):
+        return float("inf")
+    return float((found.double() - truth).abs().max() / truth.abs().max().clamp(min=SMALLEST_ERROR))
+
+
+def changes(case: Case, backend: str, device: torch.device, repeats: int = REPEATS) -> list[str]:
+    """Which results differ in any bit between repeats of one call."""
+    problem = Problem(case, device)
+    first = problem.solve(backend)
+    different: set[str] = set()
+    for _ in range(repeats):
+        again = problem.solve(backend)
+        different |= {
+            name for name, one, two in zip(NAMES, first, again, strict=True) if not torch.equal(one, two)
+        }
+    return [f"{case.name}: {name} changes between runs" for name in sorted(different)]
