@@ -185,7 +185,7 @@ def _backward(
             _bias_gradient(call, blocks, bias, sums) if needed else None
             for bias, needed in zip(problem.biases, wanted, strict=True)
         ]
-    return Gradients(*grads, of_gate, of_biases)
+    return Gradients(grads[0], grads[1], grads[2], of_gate, of_biases)
 
 
 TRITON = Backend(_forward, _backward)
