@@ -161,19 +161,8 @@ def fill_arguments(
         or all(_joined_stride(each, first, leading) is not None for each in everything)
     )
     for index in itertools.product(*(range(size) for size in full[:apart])):
-        arguments = AttentionArguments(
-            size=ctypes.sizeof(AttentionArguments),
-            batches=math.prod(full[apart:leading]),
-            rows=q.shape[-4],
-            heads=q.shape[-2],
-            queries=q.shape[-3],
-            keys=k.shape[-3],
-            width=q.shape[-1],
-            dtype=DTYPE_CODES[q.dtype],
-            bias_count=len(terms),
-            causal=int(causal),
-            scale=scale,
-        )
+        arguments = _sizes(q, k, math.prod(full[apart:leading]))
+        arguments.scale, arguments.causal, arguments.bias_count = scale, int(causal), len(terms)
         for name, tensor in views.items():
             _set_view(getattr(arguments, name), tensor, index, leading)
         for number, bias in enumerate(terms):
@@ -184,6 +173,20 @@ def fill_arguments(
         arguments.slopes = None if slopes is None else slopes.data_ptr()
         arguments.lse = None if lse is None else lse[index].data_ptr()
         yield arguments
+
+
+def _sizes(q: torch.Tensor, k: torch.Tensor, batches: int) -> AttentionArguments:
+    """Arguments with sizes and dtype, everything else absent."""
+    return AttentionArguments(
+        size=ctypes.sizeof(AttentionArguments),
+        batches=batches,
+        rows=q.shape[-4],
+        heads=q.shape[-2],
+        queries=q.shape[-3],
+        keys=k.shape[-3],
+        width=q.shape[-1],
+        dtype=DTYPE_CODES[q.dtype],
+    )
 
 
 def launch_forward(
