@@ -129,12 +129,9 @@ def fill_arguments(
 
     Args:
         q: queries; like k, v, out and gate in one of the dtypes of :data:`DTYPE_CODES`.
-        k: keys.
-        v: values.
+        k, v: keys and values.
         biases: at most :data:`MAX_BIASES`.
-        mask: boolean.
-        scale: factor on ``q k^T``.
-        causal: whether a query sees no later key.
+        mask, scale, causal: as in the API.
         slopes: contiguous float32 ``[heads]``.
         out: written, shaped like q.
         gate: before the sigmoid, shaped like q.
@@ -146,13 +143,10 @@ def fill_arguments(
     _check(q, biases)
     leading = q.dim() - 4
     full = (*q.shape[:-3], q.shape[-2], q.shape[-3], k.shape[-3])
-    views: dict[str, torch.Tensor] = {"q": q, "k": k, "v": v, "out": out}
-    if gate is not None:
-        views["gate"] = gate
+    views = {"q": q, "k": k, "v": v, "out": out, **({} if gate is None else {"gate": gate})}
     terms = [bias.expand(full) for bias in biases]
     masks = [] if mask is None else [mask.expand(full)]
-    results = [] if lse is None else [lse]
-    everything = [*views.values(), *terms, *masks, *results]
+    everything = [*views.values(), *terms, *masks, *([] if lse is None else [lse])]
     # The last leading dimension alone always has a stride.
     apart = next(
         first
