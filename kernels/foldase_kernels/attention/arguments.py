@@ -127,15 +127,9 @@ def fill_arguments(
     Leading dimensions are flattened into one where all strides allow it; over those that remain there is one
     launch an index. The tensors must outlive the launches.
 
-    Args:
-        q: queries; like k, v, out and gate in one of the dtypes of :data:`DTYPE_CODES`.
-        k, v: keys and values.
-        biases: at most :data:`MAX_BIASES`.
-        mask, scale, causal: as in the API.
-        slopes: contiguous float32 ``[heads]``.
-        out: written, shaped like q.
-        gate: before the sigmoid, shaped like q.
-        lse: written, contiguous float32 ``[..., rows, heads, queries]``.
+    q, k, v, out and gate share one of the dtypes of :data:`DTYPE_CODES`. There are at most
+    :data:`MAX_BIASES` biases. ``slopes`` is contiguous float32 ``[heads]``; ``out``, shaped like q, and
+    ``lse``, contiguous float32 ``[..., rows, heads, queries]``, are written.
 
     Raises:
         ValueError: a dtype that the kernels do not take, or too many biases.
