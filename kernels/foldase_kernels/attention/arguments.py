@@ -127,18 +127,9 @@ def fill_arguments(
     Leading dimensions are flattened into one where all strides allow it; over those that remain there is one
     launch an index. The tensors must outlive the launches.
 
-    Args:
-        q: queries; like k, v, out and gate in one of the dtypes of :data:`DTYPE_CODES`.
-        k: keys.
-        v: values.
-        biases: at most :data:`MAX_BIASES`.
-        mask: boolean.
-        scale: factor on ``q k^T``.
-        causal: whether a query sees no later key.
-        slopes: contiguous float32 ``[heads]``.
-        out: written, shaped like q.
-        gate: before the sigmoid, shaped like q.
-        lse: written, contiguous float32 ``[..., rows, heads, queries]``.
+    q, k, v, out and gate share one of the dtypes of :data:`DTYPE_CODES`. There are at most
+    :data:`MAX_BIASES` biases. ``slopes`` is contiguous float32 ``[heads]``; ``out``, shaped like q, and
+    ``lse``, contiguous float32 ``[..., rows, heads, queries]``, are written.
 
     Raises:
         ValueError: a dtype that the kernels do not take, or too many biases.
@@ -146,13 +137,10 @@ def fill_arguments(
     _check(q, biases)
     leading = q.dim() - 4
     full = (*q.shape[:-3], q.shape[-2], q.shape[-3], k.shape[-3])
-    views: dict[str, torch.Tensor] = {"q": q, "k": k, "v": v, "out": out}
-    if gate is not None:
-        views["gate"] = gate
+    views = {"q": q, "k": k, "v": v, "out": out, **({} if gate is None else {"gate": gate})}
     terms = [bias.expand(full) for bias in biases]
     masks = [] if mask is None else [mask.expand(full)]
-    results = [] if lse is None else [lse]
-    everything = [*views.values(), *terms, *masks, *results]
+    everything = [*views.values(), *terms, *masks, *([] if lse is None else [lse])]
     # The last leading dimension alone always has a stride.
     apart = next(
         first
@@ -161,19 +149,8 @@ def fill_arguments(
         or all(_joined_stride(each, first, leading) is not None for each in everything)
     )
     for index in itertools.product(*(range(size) for size in full[:apart])):
-        arguments = AttentionArguments(
-            size=ctypes.sizeof(AttentionArguments),
-            batches=math.prod(full[apart:leading]),
-            rows=q.shape[-4],
-            heads=q.shape[-2],
-            queries=q.shape[-3],
-            keys=k.shape[-3],
-            width=q.shape[-1],
-            dtype=DTYPE_CODES[q.dtype],
-            bias_count=len(terms),
-            causal=int(causal),
-            scale=scale,
-        )
+        arguments = _sizes(q, k, math.prod(full[apart:leading]))
+        arguments.scale, arguments.causal, arguments.bias_count = scale, int(causal), len(terms)
         for name, tensor in views.items():
             _set_view(getattr(arguments, name), tensor, index, leading)
         for number, bias in enumerate(terms):
@@ -184,6 +161,20 @@ def fill_arguments(
         arguments.slopes = None if slopes is None else slopes.data_ptr()
         arguments.lse = None if lse is None else lse[index].data_ptr()
         yield arguments
+
+
+def _sizes(q: torch.Tensor, k: torch.Tensor, batches: int) -> AttentionArguments:
+    """Arguments with sizes and dtype, everything else absent."""
+    return AttentionArguments(
+        size=ctypes.sizeof(AttentionArguments),
+        batches=batches,
+        rows=q.shape[-4],
+        heads=q.shape[-2],
+        queries=q.shape[-3],
+        keys=k.shape[-3],
+        width=q.shape[-1],
+        dtype=DTYPE_CODES[q.dtype],
+    )
 
 
 def launch_forward(
