@@ -30,6 +30,12 @@ OPERATIONS = (
         backends=("reference", "cpu"),
         summary="attention with trainable biases, mask, gate and log-sum-exp",
     ),
+    Operation(
+        name="triangle_multiplication",
+        folder="triangle_multiplication",
+        backends=("reference", "cpu"),
+        summary="gated update of pairs along triangles, fused or in place",
+    ),
 )
 
 SOURCE_SUFFIXES = (".cu", ".cuh", ".cpp", ".h")
