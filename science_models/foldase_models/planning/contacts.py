@@ -102,7 +102,7 @@ def activation_bytes(config: ContactModelConfig, residues: int, proteins: int, *
     calls = [B * config.heads * count for count in (S * N * N, N * S * S, N**3, N**3)]
     kept = [count for count in calls if FLOAT * count <= SMALL_SCORES]
     if training:
-        block = B * (24 * S * N * c + 44 * N * N * c + N * N * config.outer_width**2) + sum(kept)
+        block = B * (24 * S * N * c + 14 * N * N * c + N * N * config.outer_width**2) + sum(kept)
         heads = B * N * N * (40 * config.distance_bins + 8 * c)
         return FLOAT * (config.blocks * block + heads)
     block = 2 * max(kept, default=SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)
