@@ -33,7 +33,7 @@ OPERATIONS = (
     Operation(
         name="triangle_multiplication",
         folder="triangle_multiplication",
-        backends=("reference", "cpu"),
+        backends=("reference", "cpu", "triton"),
         summary="gated update of pairs along triangles, fused or in place",
     ),
 )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ from foldase_kernels.triangle_multiplication import (
     api,
     cpu_tiles,
     triangle_multiplication,
+    triton,
 )
 
 FORWARD_TOLERANCE = 1e-5
@@ -23,6 +28,8 @@ EXACT = 1e-10
 """float64 against float64."""
 
 SIZES = (1, 15, 17, 33)
+BACKENDS = ("reference", "cpu")
+"""Those that work in float64 and on any machine."""
 NAMES = ("z", *TriangleMultiplicationParameters._fields)
 
 
@@ -106,7 +113,7 @@ def compare(z, parameters, *, tolerance, gradient_tolerance, backend="cpu", **op
 
 
 @pytest.mark.parametrize("outgoing", [True, False])
-@pytest.mark.parametrize("backend", api.available_backends())
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_the_definition(backend, outgoing):
     """Against loops over the published algorithm."""
     z, p = make(4)
@@ -126,7 +133,7 @@ def test_the_definition(backend, outgoing):
     assert relative(found, wanted) <= EXACT
 
 
-@pytest.mark.parametrize("backend", api.available_backends())
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("outgoing", [True, False])
 @pytest.mark.parametrize("hidden", [2, 4], ids=["narrow", "wide"])
 def test_gradcheck_every_parameter(backend, outgoing, hidden, monkeypatch):
@@ -180,7 +187,7 @@ def test_leading_dimensions_and_widths(leading, hidden, outgoing, cpu_form):
         )
 
 
-@pytest.mark.parametrize("backend", api.available_backends())
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_without_biases(backend, cpu_form):
     z, parameters = make(9, biases=False)
     assert parameters.z_bias is None
@@ -230,7 +237,7 @@ def test_float16_sums_beyond_its_range():
     assert relative(found, wanted) <= HALF_TOLERANCE
 
 
-@pytest.mark.parametrize("backend", api.available_backends())
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_strides(backend, cpu_form):
     z, parameters = make(11, 12)
     views = (z.transpose(0, 1), z[..., ::2], z[::2, ::2], z[:1, :1].expand(5, 5, 12))
@@ -243,7 +250,7 @@ def test_strides(backend, cpu_form):
     compare(z.transpose(0, 1), parameters, backend=backend, tolerance=EXACT, gradient_tolerance=EXACT)
 
 
-@pytest.mark.parametrize("backend", api.available_backends())
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("outgoing", [True, False])
 @pytest.mark.parametrize("leading", [(), (2,)], ids=str)
 def test_in_place(backend, outgoing, leading, cpu_form):
@@ -279,7 +286,7 @@ def test_masked_pairs_give_nothing_to_others(cpu_form):
     mask[2, 5] = False
     spoiled = z.clone()
     spoiled[2, 5] = torch.nan
-    for backend, outgoing in itertools.product(api.available_backends(), (True, False)):
+    for backend, outgoing in itertools.product(BACKENDS, (True, False)):
         options = {"mask": mask, "outgoing": outgoing, "backend": backend}
         found = triangle_multiplication(spoiled, parameters, **options)
         wanted = triangle_multiplication(z, parameters, **options)
@@ -326,7 +333,7 @@ def bad_calls():
     trained = changed(z_weight=parameters.z_weight.clone().requires_grad_())
     yield "inplace is True where", {"parameters": trained, "inplace": True}
     yield "inplace is True and z has strides", {"z": z[:1, :1].expand(5, 5, 6), "inplace": True}
-    yield "available; expected auto, reference, cpu", {"backend": "cuda"}
+    yield "not available; expected auto, reference, cpu", {"backend": "cuda"}
 
 
 @pytest.mark.parametrize(("message", "changes"), list(bad_calls()), ids=lambda value: str(value)[:30])
@@ -357,4 +364,32 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
 
 def test_the_listed_backends_are_those_that_run():
     listed = {operation.name: operation.backends for operation in operations.OPERATIONS}
-    assert listed["triangle_multiplication"] == api.available_backends()
+    runs = ("reference", "cpu", "triton") if triton.is_available() else ("reference", "cpu")
+    assert api.available_backends() == runs
+    assert listed["triangle_multiplication"] == ("reference", "cpu", "triton")
+
+
+def test_triton_kernels_under_the_interpreter():
+    """In a process of its own: Triton decides when it is imported whether it interprets."""
+    pytest.importorskip("triton")
+    checks = Path(__file__).parent / "interpreted_triangle_multiplication.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(checks)],
+        env={
+            **os.environ,
+            "TRITON_INTERPRET": "1",
+            "PYTHONPATH": os.pathsep.join([str(checks.parent), *sys.path]),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.skipif(triton.is_available(), reason="a GPU or the interpreter is there")
+def test_triton_says_what_it_needs():
+    z, parameters = make(3, dtype=torch.float32)
+    with pytest.raises(ValueError, match=r"TRITON_INTERPRET=1 in the environment|needs the package triton"):
+        triangle_multiplication(z, parameters, backend="triton")

@@ -13,16 +13,26 @@ from foldase_kernels.triangle_multiplication.cpu import (
 )
 from foldase_kernels.triangle_multiplication.parameters import TriangleMultiplicationParameters
 from foldase_kernels.triangle_multiplication.reference import triangle_multiplication_reference
+from foldase_kernels.triangle_multiplication.triton import (
+    is_available,
+    triangle_multiplication_triton,
+    triangle_multiplication_triton_,
+)
 
 _log = logging.getLogger("foldase_kernels")
 _reported: set[str] = set()
 
-_BACKENDS = {"reference": triangle_multiplication_reference, "cpu": triangle_multiplication_cpu}
+_BACKENDS = {
+    "reference": triangle_multiplication_reference,
+    "cpu": triangle_multiplication_cpu,
+    "triton": triangle_multiplication_triton,
+}
+_IN_PLACE = {"cpu": triangle_multiplication_cpu_, "triton": triangle_multiplication_triton_}
 
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend`` takes on this machine, besides ``"auto"``."""
-    return tuple(_BACKENDS)
+    return tuple(name for name in _BACKENDS if name != "triton" or is_available())
 
 
 def choose_backend(device: torch.device) -> str:
@@ -38,7 +48,9 @@ def _name(backend: str, device: torch.device) -> str:
     if backend == "auto":
         return choose_backend(device)
     if backend not in _BACKENDS:
-        raise ValueError(f"backend {backend!r} is not available; expected auto, {', '.join(_BACKENDS)}")
+        raise ValueError(
+            f"backend {backend!r} is not available; expected auto, {', '.join(available_backends())}"
+        )
     if backend == "cpu" and device.type != "cpu":
         raise ValueError(f"backend 'cpu' was asked for tensors on {device}; use auto or reference")
     return backend
@@ -83,7 +95,8 @@ def triangle_multiplication(
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
             inference: refused where a gradient is needed.
-        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose.
+        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose; it
+            never takes ``triton``, whose kernels have run in Triton's interpreter only, not on a GPU.
 
     Returns:
         The update (or ``z + update``), shaped and typed like z; z itself with ``inplace``.
@@ -97,6 +110,6 @@ def triangle_multiplication(
     if not inplace:
         return _BACKENDS[name](z, parameters, mask, outgoing, residual)
     with torch.no_grad():
-        if name == "cpu":
-            return triangle_multiplication_cpu_(z, parameters, mask, outgoing)
+        if name in _IN_PLACE:
+            return _IN_PLACE[name](z, parameters, mask, outgoing)
         return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))

@@ -71,6 +71,7 @@ def gradient_of_z(
     ``grad`` ``[N, N, c_z]`` belongs to the result; ``held`` ``[C, N, N]`` and ``total`` ``[N, N, c_z]`` are
     contiguous and overwritten, ``total`` in the dtype of sums.
     """
+    pairs.measure()
     pairs.multiply(held)
     _through_output(pairs, grad, held, total, sums)
     for channels in pairs.groups():

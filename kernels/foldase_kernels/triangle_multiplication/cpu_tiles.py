@@ -32,6 +32,9 @@ SMALL = 4 * 2**20
 PAIRS = 1024
 """Pairs in a block of rows; a row longer than that is a block of its own."""
 
+DEVICE_PAIRS = 2**15
+"""The same where every operation is a launch."""
+
 FORWARD_BLOCKS = 4
 """Block buffers of the forward pass, each ``[pairs, max(c_z, C)]``."""
 
@@ -117,16 +120,20 @@ def scratch_bound(size: int, width: int, hidden: int, dtype: torch.dtype, *, bac
 class Scratch:
     """Buffers for one leading index after another: groups of channels, blocks of rows, statistics."""
 
-    def __init__(self, z: torch.Tensor, hidden: int, groups: int, blocks: int) -> None:
+    def __init__(self, z: torch.Tensor, hidden: int, groups: int, blocks: int, operand: torch.dtype) -> None:
         size, width = z.shape[-2:]
         wide = sum_dtype(z.dtype)
-        pairs = block_pairs(size)
+        pairs = block_pairs(size) if z.device.type == "cpu" else size * max(1, DEVICE_PAIRS // size)
         self.rows = pairs // size
         self.channels = group_size(size, hidden, wide, groups)
-        self.mean, self.rstd = torch.empty(2, size, size, dtype=wide).unbind()
-        self.logits = torch.empty(4 * self.channels * pairs, dtype=wide)
-        self.groups = tuple(torch.empty(self.channels, size, size, dtype=wide) for _ in range(groups))
-        self._blocks = tuple(torch.empty(pairs * max(width, hidden), dtype=wide) for _ in range(blocks))
+
+        def buffer(*shape: int, dtype: torch.dtype = wide) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device=z.device)
+
+        self.mean, self.rstd = buffer(size, size), buffer(size, size)
+        self.logits = buffer(4 * self.channels * pairs)
+        self.groups = tuple(buffer(self.channels, size, size, dtype=operand) for _ in range(groups))
+        self._blocks = tuple(buffer(pairs * max(width, hidden)) for _ in range(blocks))
 
     def block(self, number: int, *shape: int) -> torch.Tensor:
         """One of the block buffers, seen in a shape."""
@@ -147,8 +154,21 @@ class Pairs:
         self.z, self.mask, self.outgoing, self.weights, self.scratch = z, mask, outgoing, weights, scratch
         self.size, self.width = z.shape[-2:]
         self.hidden = weights.pair.shape[1]
+
+    @staticmethod
+    def operand_dtype(dtype: torch.dtype) -> torch.dtype:
+        """The dtype of a and b for z of a dtype."""
+        return sum_dtype(dtype)
+
+    def start(self) -> None:
+        """Prepare for the forward pass."""
+        self.measure()
+
+    def measure(self) -> None:
+        """Compute the statistics of the first norm."""
+        scratch = self.scratch
         for rows in spans(self.size, scratch.rows):
-            part = scratch.block(0, *z[rows].shape).copy_(z[rows])
+            part = scratch.block(0, *self.z[rows].shape).copy_(self.z[rows])
             squares = scratch.block(1, *part.shape)
             mean, rstd = scratch.mean[rows], scratch.rstd[rows]
             torch.mean(part, -1, out=mean)
