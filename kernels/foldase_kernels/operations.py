@@ -36,6 +36,12 @@ OPERATIONS = (
     Operation(
         "transition", "transition", ("reference", "cpu"), "two-layer network, its hidden layer in tiles"
     ),
+    Operation(
+        name="triangle_multiplication",
+        folder="triangle_multiplication",
+        backends=("reference", "cpu", "triton"),
+        summary="gated update of pairs along triangles, fused or in place",
+    ),
 )
 
 SOURCE_SUFFIXES = (".cu", ".cuh", ".cpp", ".h")

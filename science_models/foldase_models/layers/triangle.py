@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from foldase_kernels.triangle_multiplication import TriangleMultiplicationParameters, triangle_multiplication
 from foldase_models.layers.attention import Attention
 from foldase_models.layers.primitives import Linear
 
@@ -31,18 +32,24 @@ class TriangleMultiplication(nn.Module):
         self.linear_z = Linear(c_hidden, c_z, init="final")
         self.linear_g = Linear(c_z, c_z, init="gating")
 
+    def parameters_of_update(self) -> TriangleMultiplicationParameters:
+        """Weights and biases as the operation takes them."""
+        layers = (
+            self.layer_norm_in,
+            self.linear_a_p,
+            self.linear_a_g,
+            self.linear_b_p,
+            self.linear_b_g,
+            self.layer_norm_out,
+            self.linear_z,
+            self.linear_g,
+        )
+        tensors = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
+        return TriangleMultiplicationParameters(*tensors)
+
     def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real."""
-        z = self.layer_norm_in(z)
-        a = torch.sigmoid(self.linear_a_g(z)) * self.linear_a_p(z)
-        b = torch.sigmoid(self.linear_b_g(z)) * self.linear_b_p(z)
-        if mask is not None:
-            real = mask.unsqueeze(-1)
-            a, b = a * real, b * real
-        a, b = a.movedim(-1, -3), b.movedim(-1, -3)
-        product = a @ b.mT if self.outgoing else a.mT @ b
-        out: torch.Tensor = self.linear_z(self.layer_norm_out(product.movedim(-3, -1)))
-        return out * torch.sigmoid(self.linear_g(z))
+        return triangle_multiplication(z, self.parameters_of_update(), mask=mask, outgoing=self.outgoing)
 
 
 class TriangleAttention(nn.Module):
