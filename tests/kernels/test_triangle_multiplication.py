@@ -15,6 +15,7 @@ from foldase_kernels import operations
 from foldase_kernels.triangle_multiplication import (
     TriangleMultiplicationParameters,
     api,
+    cpu,
     cpu_tiles,
     triangle_multiplication,
     triton,
@@ -31,6 +32,12 @@ SIZES = (1, 15, 17, 33)
 BACKENDS = ("reference", "cpu")
 """Those that work in float64 and on any machine."""
 NAMES = ("z", *TriangleMultiplicationParameters._fields)
+
+
+@pytest.fixture(autouse=True)
+def tiles_at_every_size(monkeypatch):
+    """Small problems would be computed at once."""
+    monkeypatch.setattr(cpu, "SMALL_PRODUCTS", -1)
 
 
 @pytest.fixture(params=["whole", "tiled"])
@@ -114,6 +121,13 @@ def compare(z, parameters, *, tolerance, gradient_tolerance, backend="cpu", **op
 
 @pytest.mark.parametrize("outgoing", [True, False])
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_small_problem_is_the_reference(monkeypatch):
+    monkeypatch.setattr(cpu, "SMALL_PRODUCTS", 2**20)
+    z, parameters = torch.randn(2, 5, 5, 8), make(8, 4)
+    expected = triangle_multiplication(z, parameters, backend="reference")
+    assert torch.equal(triangle_multiplication(z, parameters, backend="cpu"), expected)
+
+
 def test_the_definition(backend, outgoing):
     """Against loops over the published algorithm."""
     z, p = make(4)

@@ -11,6 +11,7 @@ from counted_memory import peak_of
 
 from foldase_kernels.triangle_multiplication import (
     TriangleMultiplicationParameters,
+    cpu,
     cpu_tiles,
     triangle_multiplication,
 )
@@ -18,6 +19,12 @@ from foldase_kernels.triangle_multiplication import (
 MIB = 2**20
 RSS_SHARE, RSS_BYTES = 0.15, 100 * MIB
 """How far the process's growth may be from what is counted."""
+
+
+@pytest.fixture(autouse=True)
+def tiles_at_every_size(monkeypatch):
+    """Small problems would be computed at once."""
+    monkeypatch.setattr(cpu, "SMALL_PRODUCTS", -1)
 
 
 def make(size, width, hidden, dtype=torch.float32):

@@ -84,7 +84,8 @@ def triangle_multiplication(
     S (:func:`foldase_kernels.triangle_multiplication.cpu_tiles.scratch_bound`) is at most the sum of: the
     larger of a quarter of ``[N, N, C]`` and 4 MiB, but no fewer than 3 channels (backward 5); 2 numbers a
     pair; 9 (backward 12) blocks of ``max(1024, N)`` pairs; 2 (4) copies of the parameters; all in the dtype
-    of sums.
+    of sums. Problems whose hidden products take less than
+    :data:`foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS` are computed at once instead.
 
     Args:
         z: pairs ``[..., N, N, c_z]``, N >= 1; float32, bfloat16, float16 or float64; any strides.

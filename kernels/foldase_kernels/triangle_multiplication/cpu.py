@@ -26,6 +26,15 @@ from foldase_kernels.triangle_multiplication.parameters import (
     TriangleMultiplicationParameters,
     sum_dtype,
 )
+from foldase_kernels.triangle_multiplication.reference import triangle_multiplication_reference
+
+SMALL_PRODUCTS = 2 * 2**20
+"""Bytes of the hidden products up to which autograd keeps what it needs; below it tiles only cost time."""
+
+
+def _is_small(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> bool:
+    pairs = z.numel() // z.shape[-1]
+    return pairs * parameters.a_p_weight.shape[0] * sum_dtype(z.dtype).itemsize <= SMALL_PRODUCTS
 
 
 def triangle_multiplication_cpu(
@@ -36,6 +45,9 @@ def triangle_multiplication_cpu(
     residual: bool,
 ) -> torch.Tensor:
     """The update, or ``z + update`` with ``residual``; shapes and memory as in the API."""
+    if _is_small(z, parameters):
+        with torch.autocast("cpu", enabled=False):
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
     result: torch.Tensor = Tiled.apply(z, mask, outgoing, residual, Pairs, *parameters)  # type: ignore[no-untyped-call]
     return result
 
