@@ -314,7 +314,7 @@ def bad_calls():
     yield "scale is", {"scale": float("nan")}
     yield "alibi_slopes has shape", {"alibi_slopes": torch.zeros(3)}
     yield "alibi_slopes requires a gradient", {"alibi_slopes": torch.zeros(2, requires_grad=True)}
-    yield "available; expected auto, reference, cpu", {"backend": "cuda"}
+    yield "available; expected auto, reference, cpu", {"backend": "rocm"}
     wide = [torch.zeros(1, 3, 1, 136)] * 3
     yield "at most 128", {"q": wide[0], "k": wide[1], "v": wide[2]}
 
