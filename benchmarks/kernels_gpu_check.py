@@ -15,7 +15,8 @@ FLOAT32_FORWARD, FLOAT32_GRADIENT = 1e-5, 1e-4
 HALF_FACTOR = 2.0
 """A half-precision result may be this much worse than plain products in its dtype with a float32 softmax."""
 
-SMALLEST_ERROR = 1e-7
+SMALLEST_SHARE = 1e-3
+"""Of the largest of all results: errors of smaller ones are measured against it."""
 REPEATS = 100
 ROWS, HEADS = 3, 2
 
@@ -98,13 +99,15 @@ def complaints(case: Case, backend: str, device: torch.device) -> list[str]:
     problem = Problem(case, device)
     exact, found = problem.solve("reference", torch.float64), problem.solve(backend)
     plain = problem.solve_plainly() if case.dtype != torch.float32 else found
+    # A query with one key has gradients of 0: what is left of them is rounding of the others.
+    least = SMALLEST_SHARE * max(float(truth.abs().max()) for truth in exact)
     wrong = []
     for name, truth, answer, usual in zip(NAMES, exact, found, plain, strict=True):
-        error = _error(answer, truth)
+        error = _error(answer, truth, least)
         if case.dtype == torch.float32:
             allowed = FLOAT32_FORWARD if name == "out" else FLOAT32_GRADIENT
         else:
-            allowed = HALF_FACTOR * max(_error(usual, truth), torch.finfo(case.dtype).eps)
+            allowed = HALF_FACTOR * max(_error(usual, truth, least), torch.finfo(case.dtype).eps)
         if not error <= allowed:
             wrong.append(
                 f"{case.name}: {name} is off by {error:.2e} of its largest value, allowed {allowed:.2e}"
@@ -112,10 +115,10 @@ def complaints(case: Case, backend: str, device: torch.device) -> list[str]:
     return wrong
 
 
-def _error(found: torch.Tensor, truth: torch.Tensor) -> float:
+def _error(found: torch.Tensor, truth: torch.Tensor, least: float) -> float:
     if not bool(torch.isfinite(found).all()):
         return float("inf")
-    return float((found.double() - truth).abs().max() / truth.abs().max().clamp(min=SMALLEST_ERROR))
+    return float((found.double() - truth).abs().max() / truth.abs().max().clamp(min=least))
 
 
 def changes(case: Case, backend: str, device: torch.device, repeats: int = REPEATS) -> list[str]:
