@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from foldase_models.folding.contacts.config import ContactModelConfig
 
 SMALL_SCORES = 8 * 2**20
-"""Bytes of scores that attention on the CPU keeps at most (``foldase_kernels.attention.cpu``)."""
+"""Bytes of scores that attention on the CPU holds at once at most (``foldase_kernels.attention.cpu``)."""
 FLOAT = 4
 """Bytes of a float32."""
 PROCESS_BYTES = 450 * 2**20
@@ -96,16 +96,17 @@ def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> floa
 def activation_bytes(config: ContactModelConfig, residues: int, proteins: int, *, training: bool) -> int:
     """Bytes of tensors alive at the peak, weights and inputs apart; fitted to counts at a few sizes.
 
-    Attention keeps all scores of a call only below a limit, so long chains cost less than they look.
+    Attention holds all scores of a call only below a limit and keeps none for the backward pass, so long
+    chains cost less than they look.
     """
     c, N, S, B = config.width, residues, config.sequences, proteins
     calls = [B * config.heads * count for count in (S * N * N, N * S * S, N**3, N**3)]
-    kept = [count for count in calls if FLOAT * count <= SMALL_SCORES]
+    held = [count for count in calls if FLOAT * count <= SMALL_SCORES]
     if training:
-        block = B * (24 * S * N * c + 44 * N * N * c + N * N * config.outer_width**2) + sum(kept)
+        block = B * (24 * S * N * c + 44 * N * N * c + N * N * config.outer_width**2)
         heads = B * N * N * (40 * config.distance_bins + 8 * c)
         return FLOAT * (config.blocks * block + heads)
-    block = 2 * max(kept, default=SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)
+    block = max(held, default=2 * SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)
     heads = B * N * N * (14 * config.distance_bins + 6 * c)
     return FLOAT * max(block, heads)
 
