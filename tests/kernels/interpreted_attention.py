@@ -213,13 +213,12 @@ def test_partial_sums_of_a_bias_agree_with_a_single_one(monkeypatch):
     ("trained", "kernels"),
     [
         ((), []),
-        ((0,), ["backward_queries"]),
-        ((2,), ["backward_keys"]),
-        ((4,), ["backward_bias"]),
-        ((1, 3), ["backward_keys", "backward_bias"]),
+        ((0,), ["backward_keys", "backward_queries"]),
+        ((4,), ["backward_keys", "backward_queries", "backward_bias"]),
+        ((3, 4), ["backward_keys", "backward_queries", "backward_bias", "backward_bias"]),
     ],
 )
-def test_only_what_is_trained_is_computed(trained, kernels, monkeypatch):
+def test_only_biases_that_are_trained_cost_a_pass(trained, kernels, monkeypatch):
     started = []
     launch = backend._Call.launch
 

@@ -115,7 +115,7 @@ def test_in_units_of_the_pair_tensor(run, most, gain, monkeypatch):
     """
     monkeypatch.setattr(cpu_tiles, "SMALL", 0)
     monkeypatch.setattr(cpu_tiles, "PAIRS", 256)
-    z, parameters, mask = make(128, 128, 128)
+    z, parameters, mask = make(192, 128, 128)
     whole = z.numel() * z.element_size()
     with torch.set_grad_enabled(run is both_ways):
         lean = peak_of(lambda: run(z, parameters, mask))
