@@ -39,13 +39,18 @@ def test_files_hold_one_idea_each() -> None:
     assert not long, f"split by meaning: {long}"
 
 
+def _is_triton_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list)
+
+
 def test_functions_fit_on_a_screen() -> None:
-    """Counted from the first line of the body: kernels and operators take one argument a line."""
     long = {}
     for path in _tracked("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+                # A Triton kernel takes no structures, so its arguments alone fill a third of a screen.
+                first = node.body[0].lineno if _is_triton_kernel(node) else node.lineno
+                lines = (node.end_lineno or node.lineno) - first + 1
                 if lines > FUNCTION_LINES:
                     long[f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"] = lines
     assert not long, f"split: {long}"

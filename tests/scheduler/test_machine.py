@@ -469,11 +469,11 @@ def test_long_stories(make):
 @pytest.mark.verify
 @pytest.mark.timeout(2900)
 def test_many_long_stories(make):
-    for seed in range(1000, 1300):
+    for seed in range(1000, 2000):
         simulate(make, seed, 200)
 
 
 @pytest.mark.verify
 @pytest.mark.timeout(2900)
 def test_scheduler_against_the_model_for_long(make):
-    check(make, examples=300, steps=6)
+    check(make, examples=1000, steps=6)
