@@ -15,7 +15,7 @@ from foldase_kernels.errors import BUILD_HINT, DOCTOR_HINT, KernelError
 if TYPE_CHECKING:
     import torch
 
-ABI = 1
+ABI = 2
 """What ``foldase_kernels_abi()`` of every library returns; raised with any change of an argument."""
 
 FOREIGN_HINT = "the folder csrc does not belong to this version of the package; install it anew"

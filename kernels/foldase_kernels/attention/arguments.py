@@ -42,7 +42,7 @@ class TermView(ctypes.Structure):
         ("query", ctypes.c_int64),
         ("key", ctypes.c_int64),
         ("dtype", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("added", ctypes.c_int32),
     ]
 
 
@@ -74,6 +74,24 @@ class AttentionArguments(ctypes.Structure):
     ]
 
 
+class AttentionBackwardArguments(ctypes.Structure):
+    """One launch of the backward pass; gradients without an address are not computed."""
+
+    _fields_ = [
+        ("size", ctypes.c_int64),
+        ("forward", AttentionArguments),
+        ("grad_out", TensorView),
+        ("grad_q", TensorView),
+        ("grad_k", TensorView),
+        ("grad_v", TensorView),
+        ("grad_gate", TensorView),
+        ("grad_biases", TermView * MAX_BIASES),
+        ("grad_lse", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
+        ("workspace_bytes", ctypes.c_int64),
+    ]
+
+
 def _check(q: torch.Tensor, biases: Sequence[torch.Tensor]) -> None:
     if q.dtype not in DTYPE_CODES:
         raise ValueError(f"q is {q.dtype}; the compiled kernels take float32, bfloat16 and float16")
@@ -95,9 +113,7 @@ def _joined_stride(tensor: torch.Tensor, first: int, last: int) -> int | None:
     return pairs[-1][0] if pairs else 0
 
 
-def _set_view(
-    view: TensorView | TermView, tensor: torch.Tensor, index: tuple[int, ...], leading: int
-) -> None:
+def set_view(view: TensorView | TermView, tensor: torch.Tensor, index: tuple[int, ...], leading: int) -> None:
     """Describe what is left of a tensor at an index of its first leading dimensions."""
     part = tensor[index]
     batch = _joined_stride(tensor, len(index), leading)
@@ -134,13 +150,38 @@ def fill_arguments(
     Raises:
         ValueError: a dtype that the kernels do not take, or too many biases.
     """
+    for _, arguments in indexed_arguments(
+        q, k, v, biases, mask, scale, causal, slopes, out, gate=gate, lse=lse
+    ):
+        yield arguments
+
+
+def indexed_arguments(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    biases: Sequence[torch.Tensor],
+    mask: torch.Tensor | None,
+    scale: float,
+    causal: bool,
+    slopes: torch.Tensor | None,
+    out: torch.Tensor,
+    *,
+    gate: torch.Tensor | None = None,
+    lse: torch.Tensor | None = None,
+    others: Sequence[torch.Tensor] = (),
+) -> Iterator[tuple[tuple[int, ...], AttentionArguments]]:
+    """:func:`fill_arguments`, each launch with its index of the leading dimensions that are not flattened.
+
+    ``others`` are tensors with all leading dimensions that have to be flattened along.
+    """
     _check(q, biases)
     leading = q.dim() - 4
     full = (*q.shape[:-3], q.shape[-2], q.shape[-3], k.shape[-3])
     views = {"q": q, "k": k, "v": v, "out": out, **({} if gate is None else {"gate": gate})}
     terms = [bias.expand(full) for bias in biases]
     masks = [] if mask is None else [mask.expand(full)]
-    everything = [*views.values(), *terms, *masks, *([] if lse is None else [lse])]
+    everything = [*views.values(), *terms, *masks, *([] if lse is None else [lse]), *others]
     # The last leading dimension alone always has a stride.
     apart = next(
         first
@@ -152,15 +193,15 @@ def fill_arguments(
         arguments = _sizes(q, k, math.prod(full[apart:leading]))
         arguments.scale, arguments.causal, arguments.bias_count = scale, int(causal), len(terms)
         for name, tensor in views.items():
-            _set_view(getattr(arguments, name), tensor, index, leading)
+            set_view(getattr(arguments, name), tensor, index, leading)
         for number, bias in enumerate(terms):
-            _set_view(arguments.biases[number], bias, index, leading)
+            set_view(arguments.biases[number], bias, index, leading)
             arguments.biases[number].dtype = DTYPE_CODES[bias.dtype]
         for view in masks:
-            _set_view(arguments.mask, view, index, leading)
+            set_view(arguments.mask, view, index, leading)
         arguments.slopes = None if slopes is None else slopes.data_ptr()
         arguments.lse = None if lse is None else lse[index].data_ptr()
-        yield arguments
+        yield index, arguments
 
 
 def _sizes(q: torch.Tensor, k: torch.Tensor, batches: int) -> AttentionArguments:
