@@ -1,4 +1,4 @@
-"""The one exception of building and loading compiled kernels. Standard library only."""
+"""The exceptions of building, loading and starting compiled kernels. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ class KernelError(Exception):
         self.code = code
         self.message = message
         self.hint = hint
+
+
+class LaunchError(KernelError, RuntimeError):
+    """A compiled kernel refused its arguments or could not be started; the message is the library's.
+
+    Its code is ``refused_arguments`` or ``launch_failed``.
+    """

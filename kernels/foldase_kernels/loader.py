@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 ABI = 2
 """What ``foldase_kernels_abi()`` of every library returns; raised with any change of an argument."""
 
-FOREIGN_HINT = "the folder csrc does not belong to this version of the package; install it anew"
+FOREIGN_HINT = (
+    f"{BUILD_HINT} anew; if that does not help, the folder csrc belongs to another version of the package: "
+    "install it anew"
+)
 
 _loaded: dict[Path, ctypes.CDLL] = {}
+_of_gpus: dict[tuple[str, tuple[int, int]], ctypes.CDLL] = {}
 _guard = threading.Lock()
 
 
@@ -81,29 +85,27 @@ def load(entry: Entry, abi: int = ABI) -> ctypes.CDLL:
 
 
 def load_for(folder: str, device: torch.device) -> ctypes.CDLL:
-    """The library of an operation for the GPU of a device.
+    """The library of an operation for the GPU of a device; looked for until it was found once.
 
     Raises:
-        KernelError: ``no_gpu`` for other devices, else as :func:`find` and :func:`load`.
+        KernelError: ``no_gpu`` for other devices or without a GPU, else as :func:`find` and :func:`load`.
     """
     if device.type != "cuda":
         raise KernelError("no_gpu", f"compiled kernels run on a GPU, the tensors are on {device}")
     import torch
 
-    return load(find(folder, torch.cuda.get_device_capability(device)))
+    if not torch.cuda.is_available():
+        raise KernelError("no_gpu", "compiled kernels run on a GPU, torch sees none")
+    capability = torch.cuda.get_device_capability(device)
+    if (folder, capability) not in _of_gpus:
+        _of_gpus[folder, capability] = load(find(folder, capability))
+    return _of_gpus[folder, capability]
 
 
-def require(backend: str, folder: str, device: torch.device) -> ctypes.CDLL:
-    """:func:`load_for`, for a caller who asked for the backend by name.
-
-    Raises:
-        ValueError: the library cannot be had, with the reason and where help is.
-    """
-    try:
-        return load_for(folder, device)
-    except KernelError as error:
-        advice = "" if DOCTOR_HINT in str(error) else f"; {DOCTOR_HINT}"
-        raise ValueError(f"backend {backend!r} is not available: {error}{advice}") from error
+def not_available(backend: str, error: KernelError) -> ValueError:
+    """What a caller gets who asked for a backend by name: the reason, and where help is."""
+    advice = "" if DOCTOR_HINT in str(error) else f"; {DOCTOR_HINT}"
+    return ValueError(f"backend {backend!r} is not available: {error}{advice}")
 
 
 def _fits(entry: Entry, capability: tuple[int, int] | None) -> bool:

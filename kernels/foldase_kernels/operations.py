@@ -27,7 +27,7 @@ OPERATIONS = (
     Operation(
         name="evoformer_attention",
         folder="attention",
-        backends=("reference", "cpu", "triton"),
+        backends=("reference", "cpu", "triton", "cuda"),
         summary="attention with trainable biases, mask, gate and log-sum-exp",
     ),
     Operation(

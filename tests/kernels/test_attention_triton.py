@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from foldase_kernels import evoformer_attention
-from foldase_kernels.attention import backends
+from foldase_kernels.attention import backends, cuda
 from foldase_kernels.attention import triton as backend
 from foldase_kernels.attention.triton_layout import (
     ENOUGH_PROGRAMS,
@@ -115,8 +115,10 @@ def test_float64_is_refused(monkeypatch):
         ("cpu", torch.float32, True, "cpu"),
     ],
 )
-def test_auto_takes_triton_on_a_gpu(device, dtype, present, chosen, monkeypatch):
-    monkeypatch.setattr(backends, "is_available", lambda: present)
+def test_auto_takes_triton_on_a_gpu_without_a_library(device, dtype, present, chosen, monkeypatch):
+    monkeypatch.setattr(backend, "is_available", lambda: present)
+    monkeypatch.setattr(cuda, "why_not", lambda device, dtype: "no library")
+    monkeypatch.setattr(backends, "_no_cuda", {})
     assert backends.choose_backend(torch.device(device), dtype) == chosen
 
 

@@ -12,8 +12,7 @@ from compiled_sources import run_command, write_sources
 
 from foldase_kernels import doctor, operations
 from foldase_kernels.__main__ import main
-from foldase_kernels.attention import available_backends
-from foldase_kernels.attention.triton import is_available
+from foldase_kernels.attention import available_backends, cuda, triton
 from foldase_kernels.compiling.cache import VARIABLE
 
 
@@ -28,9 +27,10 @@ def test_list_names_every_operation_and_its_backends(capsys):
 
 def test_the_listed_backends_are_those_that_run():
     listed = {operation.name: operation.backends for operation in operations.OPERATIONS}
-    runs = ("reference", "cpu", "triton") if is_available() else ("reference", "cpu")
+    with_gpu = {"triton": triton.is_available(), "cuda": cuda.is_available()}
+    runs = tuple(name for name in listed["evoformer_attention"] if with_gpu.get(name, True))
     assert available_backends() == runs
-    assert listed["evoformer_attention"] == ("reference", "cpu", "triton")
+    assert listed["evoformer_attention"] == ("reference", "cpu", "triton", "cuda")
 
 
 def test_sources_are_found_in_an_installed_package(tmp_path, monkeypatch):

@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from compiled_sources import FOLDER, scaled_on_the_host, write_sources
 
-from foldase_kernels import evoformer_attention, loader
+from foldase_kernels import loader
 from foldase_kernels.compiling.architectures import HOST
 from foldase_kernels.compiling.build import build, compilers_for
-from foldase_kernels.compiling.cache import VARIABLE, Cache, Entry
+from foldase_kernels.compiling.cache import Cache, Entry
 from foldase_kernels.compiling.processes import Processes
 from foldase_kernels.compiling.recipes import recipe
 from foldase_kernels.errors import KernelError
@@ -143,18 +142,3 @@ def test_what_the_system_cannot_load_is_said(tmp_path):
     source = 'int nowhere(); extern "C" int foldase_kernels_abi() { return nowhere(); }'
     with pytest.raises(KernelError, match=r"unloadable_library: .*nowhere"):
         loader.load(compile_library(tmp_path, source))
-
-
-def test_asking_for_cuda_without_a_gpu_gives_the_reason_and_the_doctor():
-    q = torch.zeros(1, 3, 1, 8)
-    with pytest.raises(
-        ValueError, match=r"'cuda' is not available: .* tensors are on cpu.*foldase_kernels doctor"
-    ):
-        evoformer_attention(q, q, q, backend="cuda")
-
-
-def test_asking_for_cuda_without_a_library_gives_the_reason_and_the_doctor(monkeypatch, tmp_path):
-    monkeypatch.setenv(VARIABLE, str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: HOPPER)
-    with pytest.raises(ValueError, match=r"'cuda' is not available: no_library: .*foldase_kernels doctor"):
-        loader.require("cuda", FOLDER, torch.device("cuda", 0))

@@ -13,8 +13,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from foldase_kernels.errors import BUILD_HINT, LaunchError
+
 MAX_BIASES = 4
 MESSAGE_BYTES = 1024
+REFUSED = 1
+"""The status of an entry point to which the arguments make no sense; others are failures to start."""
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -218,6 +222,20 @@ def _sizes(q: torch.Tensor, k: torch.Tensor, batches: int) -> AttentionArguments
     )
 
 
+def check_status(kernel: str, status: int, message: ctypes.Array[ctypes.c_char]) -> None:
+    """Turn the answer of an entry point into an error.
+
+    Raises:
+        LaunchError: the status is not 0.
+    """
+    if status == 0:
+        return
+    said = f"{kernel}: {message.value.decode(errors='replace')}"
+    if status == REFUSED:
+        raise LaunchError("refused_arguments", said, f"{BUILD_HINT} anew")
+    raise LaunchError("launch_failed", said)
+
+
 def launch_forward(
     library: ctypes.CDLL,
     q: torch.Tensor,
@@ -241,7 +259,7 @@ def launch_forward(
 
     Raises:
         ValueError: arguments that the kernels do not take.
-        RuntimeError: the launch failed; the message is the library's.
+        LaunchError: the library refused the arguments, or the launch failed.
     """
     slopes = None if alibi_slopes is None else alibi_slopes.to(torch.float32).contiguous()
     message = ctypes.create_string_buffer(MESSAGE_BYTES)
@@ -250,6 +268,4 @@ def launch_forward(
         status = library.foldase_attention_forward(
             ctypes.byref(arguments), ctypes.c_void_p(stream), message, ctypes.c_int64(MESSAGE_BYTES)
         )
-        if status != 0:
-            problem = ValueError if status == 1 else RuntimeError
-            raise problem(f"attention forward: {message.value.decode(errors='replace')}")
+        check_status("attention forward", status, message)

@@ -15,13 +15,11 @@ from foldase_kernels.attention.arguments import (
     DTYPE_CODES,
     MESSAGE_BYTES,
     AttentionBackwardArguments,
+    check_status,
     indexed_arguments,
     set_view,
 )
 from foldase_kernels.attention.problem import Problem
-
-REFUSED = 1
-"""The status of arguments that the library does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +119,7 @@ def launch_backward(
 
     Raises:
         ValueError: arguments that the kernels do not take.
-        RuntimeError: a launch failed; the message is the library's.
+        LaunchError: the library refused the arguments, or a launch failed.
     """
     slopes = None if problem.slopes is None else problem.slopes.to(torch.float32).contiguous()
     own = Problem(
@@ -146,9 +144,7 @@ def launch_backward(
         status = library.foldase_attention_backward(
             ctypes.byref(arguments), ctypes.c_void_p(stream), message, ctypes.c_int64(MESSAGE_BYTES)
         )
-        if status != 0:
-            kind = ValueError if status == REFUSED else RuntimeError
-            raise kind(f"attention backward: {message.value.decode(errors='replace')}")
+        check_status("attention backward", status, message)
 
 
 def workspace_bytes(library: ctypes.CDLL, arguments: AttentionBackwardArguments) -> int:
