@@ -2,7 +2,6 @@
 // al. 2022, FlashAttention, algorithm 1), times sigmoid(gate). A block computes 64 queries of one head of one row;
 // its keys and values come in tiles, the next one copied while the present one is used. Scores never leave registers.
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "interface.h"
@@ -10,23 +9,6 @@
 #include "terms.cuh"
 
 namespace foldase {
-
-// What a block works on: 64 queries of one head.
-struct Work {
-  std::int64_t batch, row, head;
-  int first_query;
-
-  // Neighbouring blocks differ in their queries, so that those running at the same time share keys and values.
-  FOLDASE_DEVICE Work(const FoldaseAttention& arguments, std::int64_t index) {
-    const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
-    first_query = static_cast<int>(index % tiles) * kQueries;
-    index /= tiles;
-    head = index % arguments.heads;
-    index /= arguments.heads;
-    row = index % arguments.rows;
-    batch = index / arguments.rows;
-  }
-};
 
 // The running softmax of the two queries a lane belongs to, in powers of two.
 template <int kScores, int kValues>
@@ -84,20 +66,11 @@ FOLDASE_DEVICE int keys_seen(const FoldaseAttention& arguments, int first_query)
   return seen < 0 ? 0 : static_cast<int>(seen);
 }
 
-// Gates two neighbouring channels of a query and writes them.
+// Gates two neighbouring channels of a query.
 template <class T>
-FOLDASE_DEVICE void store_pair(const FoldaseTensor& out, T* to, const T* gate, std::int64_t gate_channel, bool pairs,
-                               bool both, float low, float high) {
-  if (gate != nullptr) {
-    low *= divide_fast(1.0f, 1.0f + exp2_fast(-kLog2E * to_float(global_load(gate))));
-    if (both) high *= divide_fast(1.0f, 1.0f + exp2_fast(-kLog2E * to_float(global_load(gate + gate_channel))));
-  }
-  if (pairs && both) {
-    global_store(reinterpret_cast<Pair<T>*>(to), Pair<T>{from_float<T>(low), from_float<T>(high)});
-    return;
-  }
-  global_store(to, from_float<T>(low));
-  if (both) global_store(to + out.channel, from_float<T>(high));
+FOLDASE_DEVICE void apply_gate(const T* gate, std::int64_t channel, bool both, float& low, float& high) {
+  low *= divide_fast(1.0f, 1.0f + exp2_fast(-kLog2E * to_float(global_load(gate))));
+  if (both) high *= divide_fast(1.0f, 1.0f + exp2_fast(-kLog2E * to_float(global_load(gate + channel))));
 }
 
 // Divides by the sums, gates, and writes the output and the log-sum-exp of this lane's two queries.
@@ -108,11 +81,9 @@ FOLDASE_DEVICE void write_result(const FoldaseAttention& arguments, const Work& 
   const FoldaseTensor& gate = arguments.gate;
   const int first = 2 * (thread_index() % 4);
   const int width = static_cast<int>(arguments.width);
-  T* head = static_cast<T*>(to.data) + work.batch * to.batch + work.row * to.row + work.head * to.head;
-  const T* gates = static_cast<const T*>(gate.data);
-  if (gates != nullptr) gates += work.batch * gate.batch + work.row * gate.row + work.head * gate.head;
-  const bool pairs = to.channel == 1 && to.position % 2 == 0 &&
-                     reinterpret_cast<std::uintptr_t>(head) % (2 * sizeof(T)) == 0;
+  T* head = head_of<T>(to, work.batch, work.row, work.head);
+  const T* gates = gate.data == nullptr ? nullptr : head_of<T>(gate, work.batch, work.row, work.head);
+  const bool pairs = in_pairs(to, head);
   FOLDASE_UNROLL
   for (int side = 0; side < 2; ++side) {
     const std::int64_t position = query + 8 * side;
@@ -123,9 +94,12 @@ FOLDASE_DEVICE void write_result(const FoldaseAttention& arguments, const Work& 
     for (int group = 0; group < kValues; ++group) {
       const int channel = 8 * group + first;
       if (channel >= width) continue;
-      const T* own_gate = gates == nullptr ? nullptr : gates + position * gate.position + channel * gate.channel;
-      store_pair(to, head + position * to.position + channel * to.channel, own_gate, gate.channel, pairs,
-                 channel + 1 < width, out[group][2 * side] * factor, out[group][2 * side + 1] * factor);
+      const bool both = channel + 1 < width;
+      float low = out[group][2 * side] * factor, high = out[group][2 * side + 1] * factor;
+      if (gates != nullptr) {
+        apply_gate(gates + position * gate.position + channel * gate.channel, gate.channel, both, low, high);
+      }
+      store_pair(head + position * to.position + channel * to.channel, to.channel, pairs, both, low, high);
     }
     if (arguments.lse != nullptr && first == 0) {
       const std::int64_t line = (work.batch * arguments.rows + work.row) * arguments.heads + work.head;
@@ -138,8 +112,8 @@ FOLDASE_DEVICE void write_result(const FoldaseAttention& arguments, const Work& 
 template <class T, int kWidth>
 struct Forward {
   using Shape = Tile<T, kWidth>;
-  using Product = Products<T, kWidth>;
   static constexpr int kKeys = Shape::kKeys;
+  using Product = Products<T, kWidth, kKeys>;
   static constexpr int kTile = kKeys * kWidth;  // elements of a tile of keys or values
   static constexpr int kBytes = (kQueries * kWidth + 4 * kTile) * static_cast<int>(sizeof(T));
 
@@ -150,16 +124,14 @@ struct Forward {
     const Head<T> q(arguments.q, work.batch, work.row, work.head, arguments.queries, arguments.width);
     const Head<T> k(arguments.k, work.batch, work.row, work.head, arguments.keys, arguments.width);
     const Head<T> v(arguments.v, work.batch, work.row, work.head, arguments.keys, arguments.width);
-    const Term<unsigned char> mask(arguments.mask, work.batch, work.row, work.head);
     const int lane = thread_index() % 32;
-    const int query = work.first_query + thread_index() / 32 * 16 + lane / 4;
-    const float slope = arguments.slopes == nullptr ? 0.0f : global_load(arguments.slopes + work.head) * kLog2E;
-    const int tiles = (keys_seen(arguments, work.first_query) + kKeys - 1) / kKeys;
+    const int query = work.first + thread_index() / 32 * 16 + lane / 4;
+    const int tiles = (keys_seen(arguments, work.first) + kKeys - 1) / kKeys;
 
     Product product;
     Softmax<Product::kScores, Product::kValues> softmax;
     float out[Product::kValues][4] = {};
-    fill_tile<T, kWidth, kQueries>(queries, q, work.first_query);
+    fill_tile<T, kWidth, kQueries>(queries, q, work.first);
     commit_copies();
     if (tiles > 0) {
       fill_tile<T, kWidth, kKeys>(keys, k, 0);
@@ -168,7 +140,7 @@ struct Forward {
     commit_copies();
     wait_copies<1>();
     block_barrier();
-    product.take_queries(queries);
+    product.take(queries);
 
     for (int tile = 0; tile < tiles; ++tile) {
       const int present = tile % 2 * kTile, next = kTile - present;
@@ -183,21 +155,11 @@ struct Forward {
       block_barrier();
       float scores[Product::kScores][4];
       product.score(scores, keys + present);
-      FOLDASE_UNROLL
-      for (int group = 0; group < Product::kScores; ++group) {
-        FOLDASE_UNROLL
-        for (int part = 0; part < 4; ++part) scores[group][part] *= arguments.scale * kLog2E;
-      }
       const Place place{query, tile * kKeys + 2 * (lane % 4), static_cast<int>(arguments.queries),
                         static_cast<int>(arguments.keys)};
-      add_biases(scores, arguments, work.batch, work.row, work.head, place);
-      if (arguments.slopes != nullptr) add_distances(scores, slope, place);
-      if (mask.data != nullptr) apply_mask(scores, mask, place);
-      if (arguments.causal != 0 || (tile + 1) * kKeys > arguments.keys) {
-        cut_keys(scores, arguments.causal != 0, place);
-      }
+      finish_scores<false>(scores, arguments, work.batch, work.row, work.head, place, (tile + 1) * kKeys);
       softmax.add(scores, out);
-      product.add_values(out, scores, values + present);
+      product.add(out, scores, values + present);
       block_barrier();
     }
     softmax.finish();
@@ -207,8 +169,7 @@ struct Forward {
 
 template <class T, int kWidth>
 FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_forward(FOLDASE_PARAMETER FoldaseAttention arguments) {
-  const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
-  const std::int64_t count = tiles * arguments.heads * arguments.rows * arguments.batches;
+  const std::int64_t count = Work::count(arguments);
   for (std::int64_t index = block_index(); index < count; index += block_count()) {
     Forward<T, kWidth>::attend(arguments, Work(arguments, index));
     // The next queries must not overwrite those that a slower warp still reads.
@@ -218,10 +179,7 @@ FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_forward(FOLDASE_PARAM
 
 template <class T, int kWidth>
 std::string launch_forward(const FoldaseAttention& arguments, void* stream) {
-  const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
-  std::int64_t blocks = tiles * arguments.heads * arguments.rows * arguments.batches;
-  const std::int64_t limit = arguments.block_limit > 0 ? arguments.block_limit : 2147483647;
-  blocks = blocks < limit ? blocks : limit;
+  const std::int64_t blocks = blocks_for(Work::count(arguments), arguments);
   return launch(attention_forward<T, kWidth>, blocks, kThreads, Forward<T, kWidth>::kBytes, stream, arguments);
 }
 
@@ -236,9 +194,8 @@ std::string launch_forward_width(const FoldaseAttention& arguments, void* stream
 
 // Computes attention on a stream. Returns 0, or 1 when the arguments do not fit, or 2 when the launch failed; then
 // `message`, of `capacity` bytes, says why. Allocates nothing and waits for nothing.
-extern "C" __attribute__((visibility("default"))) int foldase_attention_forward(const FoldaseAttention* arguments,
-                                                                                 void* stream, char* message,
-                                                                                 int64_t capacity) {
+FOLDASE_EXPORT int foldase_attention_forward(const FoldaseAttention* arguments, void* stream, char* message,
+                                             int64_t capacity) {
   std::string problem = foldase::check_arguments(arguments);
   if (!problem.empty()) return foldase::report(problem, 1, message, capacity);
   foldase::declare_arguments(*arguments);

@@ -69,19 +69,19 @@ inline void declare_term(const FoldaseTerm& term, const FoldaseAttention& own, s
   declare_memory(term.data, (last + 1) * bytes, false);
 }
 
-// Names all memory that the kernels may touch.
-inline void declare_arguments(const FoldaseAttention& own) {
+// Names all memory that the kernels may touch; `results`: whether they may write what the forward pass writes.
+inline void declare_arguments(const FoldaseAttention& own, bool results = true) {
   declare_tensor(own.q, own, own.queries, false);
   declare_tensor(own.k, own, own.keys, false);
   declare_tensor(own.v, own, own.keys, false);
   declare_tensor(own.gate, own, own.queries, false);
-  declare_tensor(own.out, own, own.queries, true);
+  declare_tensor(own.out, own, own.queries, results);
   for (int number = 0; number < own.bias_count; ++number) {
     declare_term(own.biases[number], own, dtype_bytes(own.biases[number].dtype));
   }
   declare_term(own.mask, own, 1);
   if (own.slopes != nullptr) declare_memory(own.slopes, own.heads * 4, false);
-  if (own.lse != nullptr) declare_memory(own.lse, own.batches * own.rows * own.heads * own.queries * 4, true);
+  if (own.lse != nullptr) declare_memory(own.lse, own.batches * own.rows * own.heads * own.queries * 4, results);
 }
 
 }  // namespace foldase

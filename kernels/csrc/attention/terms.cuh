@@ -8,7 +8,8 @@ namespace foldase {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-// Which of a lane's scores is which: queries `query` and `query` + 8, keys `key` + 8 group and the one after.
+// Which of a lane's scores is which: queries `query` and `query` + 8, keys `key` + 8 group and the one after. Where a
+// block owns keys (kTurned) the two words have changed places, here and in the arguments.
 struct Place {
   int query;
   int key;
@@ -30,7 +31,6 @@ struct Term {
         key(term.key) {
     pairs = key == 1 && query % 2 == 0 && reinterpret_cast<std::uintptr_t>(data) % (2 * sizeof(T)) == 0;
   }
-
 };
 
 template <class T, int kGroups>
@@ -94,14 +94,15 @@ FOLDASE_DEVICE void add_distances(float (&scores)[kGroups][4], float slope, cons
 }
 
 // Sets scores that must not count to minus infinity: those beyond the last key and of later keys.
-template <int kGroups>
+template <bool kTurned, int kGroups>
 FOLDASE_DEVICE void cut_keys(float (&scores)[kGroups][4], bool causal, const Place& place) {
   FOLDASE_UNROLL
   for (int group = 0; group < kGroups; ++group) {
     FOLDASE_UNROLL
     for (int part = 0; part < 4; ++part) {
       const bool beyond = place.key + 8 * group + part % 2 >= place.keys;
-      if (beyond || (causal && offset_of(place, group, part) > 0)) scores[group][part] = -INFINITY;
+      const int ahead = kTurned ? -offset_of(place, group, part) : offset_of(place, group, part);
+      if (beyond || (causal && ahead > 0)) scores[group][part] = -INFINITY;
     }
   }
 }
@@ -122,6 +123,25 @@ FOLDASE_DEVICE void apply_mask(float (&scores)[kGroups][4], const Term<unsigned 
       line += 8 * mask.key;
     }
   }
+}
+
+// Turns products of queries and keys into scores in powers of two: factor, biases, ALiBi, mask, order, last key.
+template <bool kTurned, int kGroups>
+FOLDASE_DEVICE void finish_scores(float (&scores)[kGroups][4], const FoldaseAttention& arguments, std::int64_t batch,
+                                  std::int64_t row, std::int64_t head, const Place& place, int end) {
+  FOLDASE_UNROLL
+  for (int group = 0; group < kGroups; ++group) {
+    FOLDASE_UNROLL
+    for (int part = 0; part < 4; ++part) scores[group][part] *= arguments.scale * kLog2E;
+  }
+  add_biases(scores, arguments, batch, row, head, place);
+  if (arguments.slopes != nullptr) {
+    add_distances(scores, global_load(arguments.slopes + head) * kLog2E, place);
+  }
+  if (arguments.mask.data != nullptr) {
+    apply_mask(scores, Term<unsigned char>(arguments.mask, batch, row, head), place);
+  }
+  if (arguments.causal != 0 || end > place.keys) cut_keys<kTurned>(scores, arguments.causal != 0, place);
 }
 
 }  // namespace foldase

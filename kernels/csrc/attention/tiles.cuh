@@ -10,6 +10,35 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kQueries = 16 * kWarps;  // of a block; each warp owns 16
 
+// What a block works on: 64 queries of one head.
+struct Work {
+  std::int64_t batch, row, head;
+  int first;
+
+  // Neighbouring blocks differ in their queries, so that those running at the same time share keys and values.
+  FOLDASE_DEVICE Work(const FoldaseAttention& arguments, std::int64_t index) {
+    const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
+    first = static_cast<int>(index % tiles) * kQueries;
+    index /= tiles;
+    head = index % arguments.heads;
+    index /= arguments.heads;
+    row = index % arguments.rows;
+    batch = index / arguments.rows;
+  }
+
+  // How many there are.
+  static FOLDASE_BOTH std::int64_t count(const FoldaseAttention& arguments) {
+    const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
+    return tiles * arguments.heads * arguments.rows * arguments.batches;
+  }
+};
+
+// Blocks to start for a number of pieces of work.
+inline std::int64_t blocks_for(std::int64_t count, const FoldaseAttention& arguments) {
+  const std::int64_t limit = arguments.block_limit > 0 ? arguments.block_limit : 2147483647;
+  return count < limit ? count : limit;
+}
+
 // A tile of positions of one head, in rows of kWidth elements of type T.
 template <class T, int kWidth>
 struct Tile {
@@ -25,6 +54,12 @@ struct Tile {
   }
 };
 
+// Where a head of a row begins.
+template <class T>
+FOLDASE_DEVICE T* head_of(const FoldaseTensor& tensor, std::int64_t batch, std::int64_t row, std::int64_t head) {
+  return static_cast<T*>(tensor.data) + batch * tensor.batch + row * tensor.row + head * tensor.head;
+}
+
 // One head of one row: where its positions begin and how far they are apart.
 template <class T>
 struct Head {
@@ -37,7 +72,7 @@ struct Head {
 
   FOLDASE_DEVICE Head(const FoldaseTensor& tensor, std::int64_t batch, std::int64_t row, std::int64_t head,
                       std::int64_t count, std::int64_t channels)
-      : data(static_cast<const T*>(tensor.data) + batch * tensor.batch + row * tensor.row + head * tensor.head),
+      : data(head_of<T>(tensor, batch, row, head)),
         position(tensor.position),
         channel(tensor.channel),
         positions(static_cast<int>(count)),
@@ -94,6 +129,23 @@ FOLDASE_DEVICE void fill_tile(T* tile, const Head<T>& head, int first) {
   } else {
     fill_elements<T, kWidth, kPositions>(tile, head, first);
   }
+}
+
+// Writes two neighbouring channels, at once where `pairs` says that they can be; without `both` the first alone.
+template <class T>
+FOLDASE_DEVICE void store_pair(T* to, std::int64_t channel, bool pairs, bool both, float low, float high) {
+  if (pairs && both) {
+    global_store(reinterpret_cast<Pair<T>*>(to), Pair<T>{from_float<T>(low), from_float<T>(high)});
+    return;
+  }
+  global_store(to, from_float<T>(low));
+  if (both) global_store(to + channel, from_float<T>(high));
+}
+
+// Whether two neighbouring channels, the first of them even, can be read or written at once.
+template <class T>
+FOLDASE_DEVICE bool in_pairs(const FoldaseTensor& tensor, const T* head) {
+  return tensor.channel == 1 && tensor.position % 2 == 0 && reinterpret_cast<std::uintptr_t>(head) % (2 * sizeof(T)) == 0;
 }
 
 }  // namespace foldase
