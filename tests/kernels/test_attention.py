@@ -298,25 +298,40 @@ def test_bitwise_deterministic(cpu_form):
 
 
 def bad_calls():
+    """Every kind of wrong argument: what is named of it, and what was expected."""
     good = {name: tensor.float() for name, tensor in make((), 2, 5, 6, 2, 8).items()}
     q, k, v = good["q"], good["k"], good["v"]
-    yield "q has shape", {"q": q[0]}
-    yield "k has shape", {"k": k[:1], "v": v[:1]}
-    yield "k and v differ in shape", {"v": v[:, :3]}
-    yield "differ in dtype", {"k": k.double()}
+    far = torch.zeros(2, 5, 2, 8, device="meta")
+    yield r"q has shape \[5, 2, 8\]; expected \[\.\.\., rows, positions, heads, width\]", {"q": q[0]}
+    yield r"k has shape \[1, 6, 2, 8\], q \[2, 5, 2, 8\]; all but", {"k": k[:1], "v": v[:1]}
+    yield r"k and v differ in shape: \[2, 6, 2, 8\] and \[2, 3, 2, 8\]", {"v": v[:, :3]}
+    yield "torch.float32, torch.float64, torch.float32; expected one dtype", {"k": k.double()}
     yield "expected float32", {"q": q.int(), "k": k.int(), "v": v.int()}
     yield "no empty dimension", {"k": k[:, :0], "v": v[:, :0]}
-    yield r"biases\[0\] has shape", {"biases": [torch.zeros(2, 2, 5, 5)]}
+    yield (
+        r"biases\[0\] has shape \[2, 2, 5, 5\], which does not broadcast to .* = \[2, 2, 5, 6\]",
+        {"biases": [torch.zeros(2, 2, 5, 5)]},
+    )
+    yield r"biases\[0\] has shape \[1, 1, 1, 1, 1\]", {"biases": [torch.zeros(1, 1, 1, 1, 1)]}
     yield r"biases\[1\] is torch.bool", {"biases": [torch.zeros(1), torch.zeros(1, dtype=torch.bool)]}
-    yield "mask is torch.float32", {"mask": torch.zeros(6)}
-    yield "mask has shape", {"mask": torch.zeros(7, dtype=torch.bool)}
-    yield "gate has shape", {"gate": q[..., :4]}
+    yield r"mask is torch.float32 of shape \[6\]; expected torch.bool", {"mask": torch.zeros(6)}
+    yield r"mask has shape \[7\], which does not broadcast", {"mask": torch.zeros(7, dtype=torch.bool)}
+    yield r"gate has shape \[2, 5, 2, 4\] .*expected that of q: \[2, 5, 2, 8\]", {"gate": q[..., :4]}
     yield "scale is", {"scale": float("nan")}
-    yield "alibi_slopes has shape", {"alibi_slopes": torch.zeros(3)}
+    yield r"alibi_slopes has shape \[3\]; expected \[heads\] = \[2\]", {"alibi_slopes": torch.zeros(3)}
     yield "alibi_slopes requires a gradient", {"alibi_slopes": torch.zeros(2, requires_grad=True)}
+    yield "k is on meta, q on cpu; expected one device", {"k": far, "v": far}
+    yield r"biases\[0\] is on meta, q on cpu; expected one device", {"biases": [far[0, 0, 0, :1]]}
+    yield "mask is on meta, q on cpu; expected one device", {"mask": far[0, 0, 0, :1].bool()}
+    yield r"gate has shape .*meta.*expected that of q: .*cpu", {"gate": far}
+    yield "alibi_slopes is on meta, q on cpu; expected one device", {"alibi_slopes": far[0, 0, :, 0]}
     yield "available; expected auto, reference, cpu", {"backend": "rocm"}
+    yield "'cuda' is not available: no_gpu: .*foldase_kernels doctor", {"backend": "cuda"}
     wide = [torch.zeros(1, 3, 1, 136)] * 3
-    yield "at most 128", {"q": wide[0], "k": wide[1], "v": wide[2]}
+    yield (
+        r"q has shape \[1, 3, 1, 136\]; expected a head width of at most 128",
+        {"q": wide[0], "k": wide[1], "v": wide[2]},
+    )
 
 
 @pytest.mark.parametrize(("message", "changes"), list(bad_calls()), ids=lambda value: str(value)[:30])

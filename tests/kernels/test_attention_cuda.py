@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from attention_on_host import LSE_TOLERANCE, TOLERANCES, build, load, sources
+from attention_backward_on_host import TOLERANCES as GRADIENT_TOLERANCES
+from attention_backward_on_host import UNITS, build_backward, one_backward
+from attention_on_host import LSE_TOLERANCE, TOLERANCES, load, sources
 from host_machine import HostMachine
 
 from foldase_kernels import evoformer_attention, loader
@@ -20,13 +22,41 @@ from foldase_kernels.compiling.cache import VARIABLE
 from foldase_kernels.errors import KernelError, LaunchError
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GRADIENT_TOLERANCES = {**GRADIENT_TOLERANCES, torch.float64: GRADIENT_TOLERANCES[torch.float32]}
 HOPPER = (9, 0)
 GPU = torch.device("cuda", 0)
 
 
+def one_float32_instance(folder):
+    """A copy of the sources with one kernel of each kind, and its units: quick to compile."""
+    folder, units = one_backward(folder, ("float32",))
+    path = folder / "attention" / "forward.cu"
+    text = path.read_text()
+    for was, becomes in (
+        ("launch_forward<T, 64>", "launch_forward<T, 32>"),
+        ("launch_forward<T, 128>", "launch_forward<T, 32>"),
+        ("launch_forward_width<foldase::BFloat16>", "launch_forward_width<float>"),
+        ("launch_forward_width<foldase::Float16>", "launch_forward_width<float>"),
+    ):
+        assert text.count(was) == 1
+        text = text.replace(was, becomes)
+    path.write_text(text)
+    return folder, ("forward", *units)
+
+
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
-    return load(build(sources(), tmp_path_factory.mktemp("host") / "attention.so", "-O1"))
+    """float32 up to width 32."""
+    made = tmp_path_factory.mktemp("float32")
+    folder, units = one_float32_instance(made / "csrc")
+    return load(build_backward(folder, made / "attention.so", "-O1", units=units))
+
+
+@pytest.fixture(scope="session")
+def whole_library(tmp_path_factory):
+    """Every dtype and width."""
+    target = tmp_path_factory.mktemp("whole") / "attention.so"
+    return load(build_backward(sources(), target, "-O1", units=("forward", *UNITS)))
 
 
 @pytest.fixture
@@ -47,29 +77,68 @@ def heads(*leading, queries=5, keys=9, width=8, dtype=torch.float32):
     return [draw(*leading, 3, size, 2, width, dtype=dtype, seed=seed) for seed, size in enumerate(positions)]
 
 
-def compare(q, k, v, biases=(), **options):
-    """Forward as the reference in float64 computes it."""
-    found, lse = evoformer_attention(q, k, v, biases, return_lse=True, backend="cuda", **options)
-    wide = {**options, "gate": None if options.get("gate") is None else options["gate"].double()}
-    wanted, wanted_lse = evoformer_attention(
-        q.double(), k.double(), v.double(), biases, return_lse=True, backend="reference", **wide
+def solve(leaves, biases, backend, *, uses=("out", "lse"), **options):
+    """Output, log-sum-exp, and the gradients of q, k, v, the gate and the biases."""
+    q, k, v, gate = leaves
+    out, lse = evoformer_attention(q, k, v, biases, gate=gate, return_lse=True, backend=backend, **options)
+    live = lse.masked_fill(lse == -torch.inf, 0.0)
+    sums = {
+        "out": (out.double() * draw(*out.shape, dtype=torch.float64)).sum(),
+        "lse": live.double().cos().sum(),
+    }
+    wanted = [leaf for leaf in (*leaves, *biases) if leaf is not None and leaf.requires_grad]
+    loss = sum(sums[name] for name in uses)
+    return out.detach(), lse.detach(), torch.autograd.grad(loss, wanted, materialize_grads=True)
+
+
+def wide(tensor):
+    return None if tensor is None else tensor.detach().double().requires_grad_(tensor.requires_grad)
+
+
+def compare(q, k, v, biases=(), *, gate=None, trained=True, **options):
+    """Forward and backward as the reference in float64, in the shapes and dtypes of the inputs."""
+    leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in (q, k, v, gate)]
+    biases = [bias.detach().requires_grad_(trained) for bias in biases]
+    out, lse, grads = solve(leaves, biases, "cuda", **options)
+    exact, exact_lse, exact_grads = solve(
+        [wide(leaf) for leaf in leaves], [wide(bias) for bias in biases], "reference", **options
     )
-    assert (found.dtype, lse.dtype) == (q.dtype, torch.float32)
-    assert found.is_contiguous()
+    assert (out.dtype, lse.dtype) == (q.dtype, torch.float32)
+    assert out.is_contiguous()
     assert lse.is_contiguous()
-    tolerance = TOLERANCES[q.dtype] * float(wanted.abs().max())
-    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=tolerance)
-    torch.testing.assert_close(lse.double(), wanted_lse, rtol=LSE_TOLERANCE, atol=LSE_TOLERANCE)
+    assert relative(out, exact) <= TOLERANCES[q.dtype]
+    torch.testing.assert_close(lse.double(), exact_lse, rtol=LSE_TOLERANCE, atol=LSE_TOLERANCE)
+    owners = [leaf for leaf in (*leaves, *biases) if leaf is not None and leaf.requires_grad]
+    for owner, grad, truth in zip(owners, grads, exact_grads, strict=True):
+        assert (grad.shape, grad.dtype) == (owner.shape, owner.dtype)
+        coarsest = max((q.dtype, owner.dtype), key=lambda dtype: GRADIENT_TOLERANCES[dtype])
+        assert relative(grad, truth) <= GRADIENT_TOLERANCES[coarsest]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_everything_at_once(host, dtype):
+def relative(found, truth):
+    return float((found.double() - truth).abs().max() / truth.abs().max().clamp(min=1e-30))
+
+
+def everything(dtype):
+    """Biases of several dtypes and shapes, a row without keys, causal, ALiBi, a gate."""
     q, k, v = heads(2, dtype=dtype)
     mask = draw(2, 3, 1, 1, 9) > -1.0
     mask[0, 1] = False
     biases = [draw(1, 2, 5, 9, dtype=torch.bfloat16), draw(2, 3, 1, 1, 9, dtype=dtype), draw(2, 1, 1)]
     slopes = torch.tensor([0.5, 0.25], dtype=torch.float64)
     compare(q, k, v, biases, mask=mask, gate=draw(*q.shape, dtype=dtype), causal=True, alibi_slopes=slopes)
+
+
+def test_everything_at_once(host):
+    everything(torch.float32)
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_everything_at_once_in_every_dtype(dtype, whole_library, monkeypatch):
+    monkeypatch.setattr(cuda, "machine", HostMachine(whole_library))
+    everything(dtype)
+    compare(*heads(width=72, dtype=dtype), [draw(2, 5, 9, dtype=dtype)])
 
 
 def test_the_ending_node_of_a_triangle_is_read_through_its_strides(host):
@@ -87,8 +156,10 @@ def test_expanded_biases_and_masks_are_read_where_they_lie(host):
 
 
 def test_leading_dimensions_that_no_stride_joins(host):
+    """Several launches add to one gradient: in float32, so that half precision rounds once."""
     q, k, v = heads(2, 2, queries=3, keys=4)
-    compare(q.transpose(0, 1), k, v, [draw(2, 1, 1, 2, 3, 4), draw(2, 3, 1, 1, 4)])
+    biases = [draw(2, 1, 1, 2, 3, 4, dtype=torch.bfloat16), draw(2, 3, 1, 1, 4), draw(3, 4)]
+    compare(q.transpose(0, 1), k, v, biases, gate=draw(*q.shape).transpose(0, 1))
 
 
 def test_more_biases_than_the_kernels_read_are_summed_where_it_costs_least(host):
@@ -104,11 +175,31 @@ def test_a_bias_in_a_dtype_that_the_kernels_do_not_read(host):
     compare(*heads(), [draw(1, 2, 5, 9).double()])
 
 
+@pytest.mark.parametrize("uses", [("out",), ("lse",)])
+def test_gradients_of_one_result_alone(host, uses):
+    compare(*heads(), [draw(1, 2, 5, 9)], uses=uses)
+
+
+def test_biases_that_are_not_trained(host):
+    compare(*heads(), [draw(1, 2, 5, 9), draw(3, 1, 1, 9)], trained=False)
+
+
+def test_the_same_call_gives_the_same_bits(host, library):
+    leaves = [tensor.requires_grad_() for tensor in (*heads(), draw(3, 5, 2, 8))]
+    biases = [draw(1, 2, 5, 9).requires_grad_(), draw(3, 1, 1, 9).requires_grad_()]
+    first = solve(leaves, biases, "cuda")
+    library.foldase_emulation_seed(ctypes.c_uint64(3))
+    again = solve(leaves, biases, "cuda")
+    for one, other in zip((*first[:2], *first[2]), (*again[:2], *again[2]), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_one_call_is_one_operator_to_the_compiler(host):
-    q, k, v = heads()
+    q, k, v = (tensor.requires_grad_() for tensor in heads())
     compiled = torch.compile(evoformer_attention, fullgraph=True, backend="aot_eager")
-    found = compiled(q, k, v, backend="cuda")
-    assert torch.equal(found, evoformer_attention(q, k, v, backend="cuda"))
+    found, plain = compiled(q, k, v, backend="cuda"), evoformer_attention(q, k, v, backend="cuda")
+    assert torch.equal(found, plain)
+    assert torch.equal(torch.autograd.grad(found.sum(), q)[0], torch.autograd.grad(plain.sum(), q)[0])
 
 
 class Library:

@@ -34,7 +34,9 @@ def _check_qkv(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
                 f"{name} is {tensor.dtype}; expected float32, bfloat16, float16 (or float64 for checks)"
             )
         if tensor.dtype != q.dtype:
-            raise ValueError(f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}")
+            raise ValueError(
+                f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}; expected one dtype"
+            )
         if tensor.device != q.device:
             raise ValueError(f"{name} is on {tensor.device}, q on {q.device}; expected one device")
     if k.shape != v.shape:
@@ -46,7 +48,7 @@ def _check_qkv(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     if 0 in q.shape or 0 in k.shape:
         raise ValueError(f"q {_shape(q)} and k {_shape(k)} must have no empty dimension")
     if q.shape[-1] > MAX_WIDTH:
-        raise ValueError(f"q has head width {q.shape[-1]}; at most {MAX_WIDTH} is supported")
+        raise ValueError(f"q has shape {_shape(q)}; expected a head width of at most {MAX_WIDTH}")
 
 
 def check_arguments(
@@ -75,17 +77,20 @@ def check_arguments(
                 f"[..., rows, heads, queries, keys] = {list(full)}"
             )
         if bias.device != q.device:
-            raise ValueError(f"biases[{number}] is on {bias.device}, q on {q.device}")
+            raise ValueError(f"biases[{number}] is on {bias.device}, q on {q.device}; expected one device")
     if mask is not None:
         if mask.dtype != torch.bool:
-            raise ValueError(f"mask is {mask.dtype}; expected torch.bool, True where attention is allowed")
+            raise ValueError(
+                f"mask is {mask.dtype} of shape {_shape(mask)}; expected torch.bool, True where a key may be "
+                "attended to"
+            )
         if not _fits(mask.shape, full):
             raise ValueError(
                 f"mask has shape {_shape(mask)}, which does not broadcast to "
                 f"[..., rows, heads, queries, keys] = {list(full)}"
             )
         if mask.device != q.device:
-            raise ValueError(f"mask is on {mask.device}, q on {q.device}")
+            raise ValueError(f"mask is on {mask.device}, q on {q.device}; expected one device")
     if gate is not None and (gate.shape != q.shape or gate.dtype != q.dtype or gate.device != q.device):
         raise ValueError(
             f"gate has shape {_shape(gate)} ({gate.dtype}, {gate.device}); expected that of q: "
@@ -103,4 +108,4 @@ def _check_slopes(slopes: torch.Tensor, q: torch.Tensor) -> None:
     if slopes.requires_grad:
         raise ValueError("alibi_slopes requires a gradient; slopes are constants, use a bias to train them")
     if slopes.device != q.device:
-        raise ValueError(f"alibi_slopes is on {slopes.device}, q on {q.device}")
+        raise ValueError(f"alibi_slopes is on {slopes.device}, q on {q.device}; expected one device")
