@@ -21,7 +21,6 @@ from foldase_kernels.attention.backward_arguments import (
     WantedGradients,
     fill_backward_arguments,
     launch_backward,
-    workspace_bytes,
 )
 from foldase_kernels.attention.problem import Problem
 from foldase_kernels.attention.reference import attention_reference
@@ -29,7 +28,7 @@ from foldase_kernels.attention.reference import attention_reference
 UNITS = ("backward", "backward_bfloat16", "backward_float16", "backward_float32")
 
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
-"""Of every gradient, relative to its largest value; for 16 bits a few roundings of scores, output and result."""
+"""Of every gradient, relative to its largest value; for 16 bits a few roundings of weights and output."""
 HEADS = ("q", "k", "v", "gate")
 
 
@@ -55,18 +54,15 @@ def build_backward(folder: Path, target: Path, *flags: str, units: Sequence[str]
 def one_backward(folder: Path, dtypes: Sequence[str] = ("bfloat16",)) -> tuple[Path, tuple[str, ...]]:
     """A copy of the sources for some dtypes and the smallest width, and its units: quick to compile."""
     shutil.copytree(sources(), folder)
-    names = {"float32": "float", "bfloat16": "BFloat16", "float16": "Float16"}
-    kept = names[dtypes[0]]
-    edits = {"backward_kernels.cuh": [], "backward.cu": []}
-    for width in (64, 128):
-        edits["backward_kernels.cuh"] += [(f"<T, {width}>", "<T, 32>")]
-    for dtype, name in names.items():
-        if dtype not in dtypes:
-            prefix = "" if kept == "float" else "foldase::"
-            edits["backward.cu"] += [
-                (f"return Backward<{name}>", f"return Backward<{kept}>"),
-                (f"foldase::Backward<{'' if name == 'float' else 'foldase::'}{name}>", f"foldase::Backward<{prefix}{kept}>"),
-            ]
+    names = {"float32": "float", "bfloat16": "foldase::BFloat16", "float16": "foldase::Float16"}
+    edits = {
+        "backward_kernels.cuh": [(f"<T, {width}>", "<T, 32>") for width in (64, 128)],
+        "backward.cu": [
+            (f"Backward<{names[other]}>::", f"Backward<{names[dtypes[0]]}>::")
+            for other in names
+            if other not in dtypes
+        ],
+    }
     for file, changes in edits.items():
         path = folder / "attention" / file
         text = path.read_text()
@@ -114,7 +110,16 @@ def expected(case: Case, incoming: Incoming):
     return out.detach(), lse.detach(), list(grads)
 
 
-def run(library, case: Case, incoming: Incoming, out, lse, order: int = 0, block_limit: int = 0, skip=()):
+def run(
+    library,
+    case: Case,
+    incoming: Incoming,
+    out,
+    lse,
+    order: int = 0,
+    block_limit: int = 0,
+    skip: Sequence[str] = (),
+):
     """The gradients by their names, in memory that was NaN before, with threads in a seed's order."""
     owners = {name: getattr(case, name) for name in HEADS if getattr(case, name) is not None}
     owners |= {f"bias {number}": bias for number, bias in enumerate(case.biases)}
@@ -136,7 +141,9 @@ def run(library, case: Case, incoming: Incoming, out, lse, order: int = 0, block
     return {name: grad for name, grad in grads.items() if grad is not None}
 
 
-def check(library, case: Case, incoming: Incoming | None = None, order: int = 0, block_limit: int = 0, skip=()):
+def check(
+    library, case: Case, incoming: Incoming | None = None, order: int = 0, block_limit: int = 0, skip=()
+):
     """Run a case and compare it with the reference; NaN, which all memory held before, is an error."""
     incoming = draw_incoming(case) if incoming is None else incoming
     out, lse, wanted = expected(case, incoming)

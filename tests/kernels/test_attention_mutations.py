@@ -75,8 +75,8 @@ BUGS = (
     Bug(
         "halves of a key fragment swapped",
         "products.cuh",
-        "multiply_add<T>(scores[group], queries[step], b[0], b[1]);",
-        "multiply_add<T>(scores[group], queries[step], b[1], b[0]);",
+        "multiply_add<T>(scores[group], a, b[0], b[1]);",
+        "multiply_add<T>(scores[group], a, b[1], b[0]);",
         "output is off",
     ),
     Bug(
@@ -102,9 +102,9 @@ BUGS = (
     ),
     Bug(
         "keys beyond the last one count",
-        "forward.cu",
-        "(tile + 1) * kKeys > arguments.keys",
-        "(tile + 2) * kKeys < 0",
+        "terms.cuh",
+        "end > place.keys",
+        "end < 0",
         "output is off",
     ),
     Bug(

@@ -95,5 +95,5 @@ FOLDASE_EXPORT int foldase_attention_backward(const struct FoldaseAttentionBackw
 // The bytes of workspace that a call of the backward pass needs, or -1 when its arguments do not fit; `workspace` and
 // `workspace_bytes` are not looked at, of the gradients only which are wanted and the strides of those of biases.
 // With L = batches rows heads and q rounded up to 64: 8 L q for two sums a query, with a gate the bytes of q once more
-// (width rounded up to 8), and for the gradients of biases at most 16 MiB, whatever the sizes.
+// (width rounded up to 8), and for the gradients of biases at most 8 MiB, whatever the sizes.
 FOLDASE_EXPORT int64_t foldase_attention_backward_workspace(const struct FoldaseAttentionBackward* arguments);

@@ -31,8 +31,8 @@ static std::string check_backward(const FoldaseAttentionBackward* arguments) {
 
 static std::int64_t partial_bytes(const FoldaseAttentionBackward& arguments) {
   if (arguments.forward.dtype == FOLDASE_FLOAT32) return Backward<float>::partial_bytes(arguments);
-  if (arguments.forward.dtype == FOLDASE_BFLOAT16) return Backward<BFloat16>::partial_bytes(arguments);
-  return Backward<Float16>::partial_bytes(arguments);
+  if (arguments.forward.dtype == FOLDASE_BFLOAT16) return Backward<foldase::BFloat16>::partial_bytes(arguments);
+  return Backward<foldase::Float16>::partial_bytes(arguments);
 }
 
 static std::string check_workspace(const FoldaseAttentionBackward& arguments) {
@@ -62,7 +62,7 @@ BiasPlan plan_bias(const FoldaseAttention& own, const FoldaseTerm& grad, int til
   }
   plan.tile_queries = grad.query != 0 ? tile_queries : 1;
   plan.tile_keys = grad.key != 0 ? tile_keys : 1;
-  const std::int64_t busy = own.block_limit > 0 ? own.block_limit : kBusy;
+  const std::int64_t busy = own.block_limit > 0 && own.block_limit < kBusy ? own.block_limit : kBusy;
   const std::int64_t wanted = plan.programs < busy ? busy / plan.programs : 1;
   plan.group_steps = (plan.steps + wanted - 1) / wanted;
   plan.groups = (plan.steps + plan.group_steps - 1) / plan.group_steps;

@@ -67,7 +67,7 @@ FOLDASE_DEVICE void write_bias(const BiasArguments& arguments, const Spot& progr
 
 template <class T, int kWidth>
 struct BiasGradient {
-  static constexpr int kColumns = sweep_columns<T, kWidth>();
+  static constexpr int kColumns = kWidth == 32 ? 64 : 32;
   using Product = Products<T, kWidth, kColumns, false>;
   static constexpr int kGroups = Product::kScores;
   static constexpr int kOwn = kQueries * kWidth * static_cast<int>(sizeof(T));
@@ -200,7 +200,8 @@ FOLDASE_DEVICE float* partial_of(const BiasArguments& arguments, std::int64_t gr
 }
 
 template <class T, int kWidth>
-FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_backward_bias(FOLDASE_PARAMETER BiasArguments arguments) {
+FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, kWidth == 128 ? 1 : 2)
+    attention_backward_bias(FOLDASE_PARAMETER BiasArguments arguments) {
   using Own = BiasGradient<T, kWidth>;
   const BiasPlan& plan = arguments.plan;
   for (std::int64_t index = block_index(); index < plan.programs * plan.groups; index += block_count()) {

@@ -9,10 +9,17 @@
 
 namespace foldase {
 
-// Columns of a tile, fewer where more accumulators fill the registers or, in float32, shared memory.
+// Columns of a tile, fewer where the sums of more channels fill the registers or, in float32, shared memory.
 template <class T, int kWidth>
-constexpr int sweep_columns() {
-  return kWidth == 128 && sizeof(T) == 4 ? 16 : kWidth == 32 ? 64 : 32;
+constexpr int sweep_columns(bool two_sums) {
+  if (kWidth == 32) return two_sums ? 32 : 64;
+  return kWidth == 128 && (two_sums || sizeof(T) == 4) ? 16 : 32;
+}
+
+// Blocks that shall fit on a multiprocessor at once: their number decides how many registers a thread may have.
+template <class T, int kWidth>
+constexpr int sweep_blocks() {
+  return kWidth == 32 && sizeof(T) == 2 ? 3 : kWidth == 64 ? 2 : 1;
 }
 
 // Weights from scores, and from the gradients of weights those of scores.
@@ -53,7 +60,7 @@ FOLDASE_DEVICE void write_positions(const FoldaseTensor& to, const FoldaseAttent
 template <class T, int kWidth, bool kKeysOwned>
 struct Sweep {
   using Shape = Tile<T, kWidth>;
-  static constexpr int kColumns = sweep_columns<T, kWidth>();
+  static constexpr int kColumns = sweep_columns<T, kWidth>(kKeysOwned);
   // 128 channels of two tensors would take the registers that the sums need.
   using Product = Products<T, kWidth, kColumns, kWidth <= 64>;
   static constexpr int kGroups = Product::kScores;
@@ -183,7 +190,8 @@ struct Sweep {
 };
 
 template <class T, int kWidth, bool kKeysOwned>
-FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_backward_sweep(FOLDASE_PARAMETER SweepArguments arguments) {
+FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, (sweep_blocks<T, kWidth>()))
+    attention_backward_sweep(FOLDASE_PARAMETER SweepArguments arguments) {
   const std::int64_t count = Work::count(arguments.terms);
   for (std::int64_t index = block_index(); index < count; index += block_count()) {
     Sweep<T, kWidth, kKeysOwned>::run(arguments, Work(arguments.terms, index));

@@ -115,7 +115,7 @@ def launch_backward(
     """Compute gradients with a compiled library; arguments as :func:`fill_backward_arguments`.
 
     Allocates the workspace, two float32 numbers a query, with a gate the bytes of q, and with gradients of
-    biases at most 16 MiB; does not wait for the stream. Slopes may be of any dtype.
+    biases at most 8 MiB; does not wait for the stream. Slopes may be of any dtype.
 
     Raises:
         ValueError: arguments that the kernels do not take.
