@@ -101,7 +101,9 @@ def check(plan: Plan) -> int:
             for case in cases
         ]
         steps.append(("repeats", lambda backend=backend: checks.changes(repeated, backend, plan.device)))
+        steps.append(("odd calls", lambda backend=backend: checks.odd_complaints(backend, plan.device)))
         if backend == "cuda":
+            steps.append(("graph", lambda: checks.graph_complaints(repeated, "cuda", plan.device)))
             steps.append(("sanitizer", lambda: _sanitize(plan)))
         for name, step in steps:
             if plan.over():

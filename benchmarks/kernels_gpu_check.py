@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -132,3 +133,91 @@ def changes(case: Case, backend: str, device: torch.device, repeats: int = REPEA
             name for name, one, two in zip(NAMES, first, again, strict=True) if not torch.equal(one, two)
         }
     return [f"{case.name}: {name} changes between runs" for name in sorted(different)]
+
+
+@dataclass(frozen=True)
+class OddCall:
+    """A call that the sweep over sizes does not make: what gets gradients, and how to call with it."""
+
+    name: str
+    leaves: tuple[torch.Tensor, ...]
+    run: Callable[..., torch.Tensor | tuple[torch.Tensor, torch.Tensor]]
+
+
+def odd_calls(device: torch.device) -> list[OddCall]:
+    """Transposed views, cross attention with ALiBi, six biases, leading dimensions, the log-sum-exp alone."""
+    generator = torch.Generator().manual_seed(11)
+
+    def normal(*sizes: int) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator).to(device)
+
+    slopes, mask = normal(2).abs(), normal(37, 1, 1, 37) > -1.0
+    pair, square = normal(37, 37, 2, 64), normal(37, 37, 2)
+
+    def ending(pair, square, **chosen):
+        q, k, v, gate = pair.transpose(0, 1).split(16, -1)
+        return evoformer_attention(q, k, v, (square.permute(2, 1, 0),), gate=gate, mask=mask, **chosen)
+
+    def distant(q, k, v, **chosen):
+        return evoformer_attention(q, k, v, causal=True, alibi_slopes=slopes, return_lse=True, **chosen)
+
+    def biased(q, k, v, *biases, **chosen):
+        return evoformer_attention(q, k, v, biases, **chosen)
+
+    def measured(q, k, v, bias, **chosen):
+        return evoformer_attention(q, k, v, (bias,), return_lse=True, **chosen)[1]
+
+    heads = normal(3, 41, 2, 24), normal(3, 70, 2, 24), normal(3, 70, 2, 24)
+    six = [(2, 41, 70), (3, 1, 1, 70), (41, 1), (70,), (3, 2, 41, 70), (2, 1, 1)]
+    batched = [normal(2, 3, 9, 2, 32) for _ in range(3)]
+    return [
+        OddCall("ending node", (pair, square), ending),
+        OddCall("cross with ALiBi", heads, distant),
+        OddCall("six biases", (*heads, *(normal(*shape) for shape in six)), biased),
+        OddCall("leading dimensions", (*batched, normal(2, 1, 2, 9, 9), normal(9, 9)), biased),
+        OddCall("log-sum-exp", (*heads, normal(2, 41, 70)), measured),
+    ]
+
+
+def odd_complaints(backend: str, device: torch.device) -> list[str]:
+    """What is wrong with results and gradients of the odd calls, in float32."""
+    wrong = []
+    for call in odd_calls(device):
+        exact, found = _results(call, "reference", torch.float64), _results(call, backend, torch.float32)
+        least = SMALLEST_SHARE * max(float(truth.abs().max()) for truth in exact)
+        for number, (answer, truth) in enumerate(zip(found, exact, strict=True)):
+            error = _error(answer, truth, least)
+            if not error <= FLOAT32_GRADIENT:
+                wrong.append(f"{call.name}: result {number} is off by {error:.2e} of its largest value")
+    return wrong
+
+
+def _results(call: OddCall, backend: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    leaves = [leaf.detach().to(dtype).requires_grad_() for leaf in call.leaves]
+    given = call.run(*leaves, backend=backend)
+    results = given if isinstance(given, tuple) else (given,)
+    # Of a causal query before the first key the log-sum-exp is -inf.
+    results = tuple(result.masked_fill(result == -torch.inf, 0.0) for result in results)
+    grads = torch.autograd.grad(sum((result.double().sin()).sum() for result in results), leaves)
+    return [*(result.detach() for result in results), *grads]
+
+
+def graph_complaints(case: Case, backend: str, device: torch.device) -> list[str]:
+    """Results that differ when forward and backward are replayed from a CUDA graph."""
+    problem = Problem(case, device)
+    wanted = problem.solve(backend)
+    side = torch.cuda.Stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        problem.solve(backend)
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = problem.solve(backend)
+    graph.replay()
+    torch.cuda.synchronize(device)
+    return [
+        f"{case.name}: {name} of a replayed graph differs"
+        for name, one, other in zip(NAMES, wanted, found, strict=True)
+        if not torch.equal(one, other)
+    ]

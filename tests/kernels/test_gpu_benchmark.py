@@ -148,6 +148,24 @@ def test_a_wrong_backend_is_found_out(monkeypatch, dtype, error):
     assert any(": out is off by" in complaint for complaint in checks.complaints(case, "cpu", CPU))
 
 
+def test_odd_calls_to_a_right_backend_have_no_complaints():
+    assert checks.odd_complaints("cpu", CPU) == []
+
+
+def test_a_backend_that_forgets_strides_is_found_out(monkeypatch):
+    right = checks.evoformer_attention
+
+    def wrong(q, k, v, biases=(), *, backend, **options):
+        if backend == "cpu" and biases:
+            biases = tuple(bias.as_strided(bias.shape, bias.contiguous().stride()) for bias in biases)
+        return right(q, k, v, biases, backend=backend, **options)
+
+    monkeypatch.setattr(checks, "evoformer_attention", wrong)
+    found = checks.odd_complaints("cpu", CPU)
+    assert any(complaint.startswith("ending node: result 0 is off") for complaint in found)
+    assert not any(complaint.startswith("six biases") for complaint in found)
+
+
 def test_a_backend_that_gives_another_answer_every_time_is_found_out(monkeypatch):
     case = checks.FEW_CASES[1]
     assert checks.changes(case, "cpu", CPU, repeats=3) == []
