@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -359,3 +361,16 @@ def test_auto_does_not_change_its_mind_while_a_process_runs(hopper, monkeypatch)
     first = backends.choose_backend(GPU)
     monkeypatch.setattr(cuda, "machine", HostMachine(None))
     assert backends.choose_backend(GPU) == first != "cuda"
+
+
+@pytest.mark.verify
+def test_the_checks_for_a_gpu_pass_on_the_host_build(whole_library, monkeypatch):
+    """What `benchmarks/gpu.sh check` will ask of the cuda backend, as far as it goes without a GPU."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    checks = importlib.import_module("kernels_gpu_check")
+    monkeypatch.setattr(cuda, "machine", HostMachine(whole_library))
+    cpu = torch.device("cpu")
+    assert checks.odd_complaints("cuda", cpu) == []
+    for case in checks.FEW_CASES:
+        assert checks.complaints(case, "cuda", cpu) == []
+    assert checks.changes(checks.FEW_CASES[1], "cuda", cpu, repeats=2) == []

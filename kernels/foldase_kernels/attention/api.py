@@ -93,7 +93,9 @@ def evoformer_attention(
         alibi_slopes: ``[heads]``; ``slope * |distance|`` is taken from the scores (Press et al. 2022).
             Constants, without a gradient.
         return_lse: also return the log-sum-exp of the scores.
-        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose.
+        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose: on a
+            GPU the library that ``python -m foldase_kernels build`` made, else Triton, else the reference.
+            ``"cuda"`` reads up to four biases where they lie and sums the cheapest of more.
 
     Returns:
         The result, shaped and typed like q; with ``return_lse`` also float32 ``[..., rows, heads, queries]``
