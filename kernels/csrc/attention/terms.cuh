@@ -33,45 +33,46 @@ struct Term {
   }
 };
 
+// scores = factor scores + term, which is 0 where there is no query or key.
 template <class T, int kGroups>
-FOLDASE_DEVICE void add_term(float (&scores)[kGroups][4], const Term<T>& term, const Place& place) {
+FOLDASE_DEVICE void add_term(float (&scores)[kGroups][4], float factor, const Term<T>& term, const Place& place) {
   FOLDASE_UNROLL
   for (int side = 0; side < 2; ++side) {
     const int row = place.query + 8 * side;
     if (row >= place.queries) continue;
     const T* line = term.data + row * term.query + place.key * term.key;
+    const auto add = [&](int group, int part, T value) {
+      float& score = scores[group][2 * side + part];
+      score = fused(score, factor, to_float(value) * kLog2E);
+    };
     if (term.pairs && place.key + 8 * kGroups <= place.keys) {
       FOLDASE_UNROLL
       for (int group = 0; group < kGroups; ++group) {
         const Pair<T> pair = global_load(reinterpret_cast<const Pair<T>*>(line + 8 * group));
-        scores[group][2 * side] += to_float(pair.low) * kLog2E;
-        scores[group][2 * side + 1] += to_float(pair.high) * kLog2E;
+        add(group, 0, pair.low);
+        add(group, 1, pair.high);
       }
       continue;
     }
     FOLDASE_UNROLL
     for (int group = 0; group < kGroups; ++group) {
       const int column = place.key + 8 * group;
-      if (column < place.keys) scores[group][2 * side] += to_float(global_load(line)) * kLog2E;
-      if (column + 1 < place.keys) scores[group][2 * side + 1] += to_float(global_load(line + term.key)) * kLog2E;
+      if (column < place.keys) add(group, 0, global_load(line));
+      if (column + 1 < place.keys) add(group, 1, global_load(line + term.key));
       line += 8 * term.key;
     }
   }
 }
 
-// Adds the biases; scores are in powers of two.
 template <int kGroups>
-FOLDASE_DEVICE void add_biases(float (&scores)[kGroups][4], const FoldaseAttention& arguments, std::int64_t batch,
-                               std::int64_t row, std::int64_t head, const Place& place) {
-  for (int number = 0; number < arguments.bias_count; ++number) {
-    const FoldaseTerm& bias = arguments.biases[number];
-    if (bias.dtype == FOLDASE_FLOAT32) {
-      add_term(scores, Term<float>(bias, batch, row, head), place);
-    } else if (bias.dtype == FOLDASE_BFLOAT16) {
-      add_term(scores, Term<BFloat16>(bias, batch, row, head), place);
-    } else {
-      add_term(scores, Term<Float16>(bias, batch, row, head), place);
-    }
+FOLDASE_DEVICE void add_bias(float (&scores)[kGroups][4], float factor, const FoldaseTerm& bias, std::int64_t batch,
+                             std::int64_t row, std::int64_t head, const Place& place) {
+  if (bias.dtype == FOLDASE_FLOAT32) {
+    add_term(scores, factor, Term<float>(bias, batch, row, head), place);
+  } else if (bias.dtype == FOLDASE_BFLOAT16) {
+    add_term(scores, factor, Term<BFloat16>(bias, batch, row, head), place);
+  } else {
+    add_term(scores, factor, Term<Float16>(bias, batch, row, head), place);
   }
 }
 
@@ -125,16 +126,23 @@ FOLDASE_DEVICE void apply_mask(float (&scores)[kGroups][4], const Term<unsigned 
   }
 }
 
-// Turns products of queries and keys into scores in powers of two: factor, biases, ALiBi, mask, order, last key.
+// Turns products of queries and keys into scores in powers of two: factor, biases, ALiBi, mask, order, last key. `end`:
+// of the keys of the tile. With `done` = 1 the scores hold the factor and the first bias already.
 template <bool kTurned, int kGroups>
 FOLDASE_DEVICE void finish_scores(float (&scores)[kGroups][4], const FoldaseAttention& arguments, std::int64_t batch,
-                                  std::int64_t row, std::int64_t head, const Place& place, int end) {
-  FOLDASE_UNROLL
-  for (int group = 0; group < kGroups; ++group) {
+                                  std::int64_t row, std::int64_t head, const Place& place, int end, int done = 0) {
+  const float factor = arguments.scale * kLog2E;
+  if (arguments.bias_count == 0) {
     FOLDASE_UNROLL
-    for (int part = 0; part < 4; ++part) scores[group][part] *= arguments.scale * kLog2E;
+    for (int group = 0; group < kGroups; ++group) {
+      FOLDASE_UNROLL
+      for (int part = 0; part < 4; ++part) scores[group][part] *= factor;
+    }
   }
-  add_biases(scores, arguments, batch, row, head, place);
+  // Products beyond the last query or key are 0, so it does no harm that they miss the factor.
+  for (int number = done; number < arguments.bias_count; ++number) {
+    add_bias(scores, number == 0 ? factor : 1.0f, arguments.biases[number], batch, row, head, place);
+  }
   if (arguments.slopes != nullptr) {
     add_distances(scores, global_load(arguments.slopes + head) * kLog2E, place);
   }

@@ -10,26 +10,27 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kQueries = 16 * kWarps;  // of a block; each warp owns 16
 
-// What a block works on: 64 queries of one head.
+// What a block works on: 64 queries of one head, of one row or of several that it takes together.
 struct Work {
   std::int64_t batch, row, head;
   int first;
 
   // Neighbouring blocks differ in their queries, so that those running at the same time share keys and values.
-  FOLDASE_DEVICE Work(const FoldaseAttention& arguments, std::int64_t index) {
+  FOLDASE_DEVICE Work(const FoldaseAttention& arguments, std::int64_t index, int together = 1) {
     const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
+    const std::int64_t groups = (arguments.rows + together - 1) / together;
     first = static_cast<int>(index % tiles) * kQueries;
     index /= tiles;
     head = index % arguments.heads;
     index /= arguments.heads;
-    row = index % arguments.rows;
-    batch = index / arguments.rows;
+    row = index % groups * together;
+    batch = index / groups;
   }
 
   // How many there are.
-  static FOLDASE_BOTH std::int64_t count(const FoldaseAttention& arguments) {
+  static FOLDASE_BOTH std::int64_t count(const FoldaseAttention& arguments, int together = 1) {
     const std::int64_t tiles = (arguments.queries + kQueries - 1) / kQueries;
-    return tiles * arguments.heads * arguments.rows * arguments.batches;
+    return tiles * arguments.heads * ((arguments.rows + together - 1) / together) * arguments.batches;
   }
 };
 

@@ -112,6 +112,8 @@ FOLDASE_DEVICE void wait_copies() {
 
 FOLDASE_DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 FOLDASE_DEVICE float shuffle_xor(float value, int bits) { return __shfl_xor_sync(0xffffffffu, value, bits); }
+// Whether the value is true in any lane of the warp.
+FOLDASE_DEVICE bool any_lane(bool value) { return __any_sync(0xffffffffu, value) != 0; }
 FOLDASE_DEVICE void warp_barrier() { __syncwarp(); }
 FOLDASE_DEVICE void block_barrier() { __syncthreads(); }
 
@@ -123,6 +125,9 @@ FOLDASE_DEVICE float exp2_fast(float value) {
 
 FOLDASE_DEVICE float log2_fast(float value) { return __log2f(value); }
 FOLDASE_DEVICE float divide_fast(float above, float below) { return __fdividef(above, below); }
+
+// a b + c, rounded once.
+FOLDASE_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 
 // Only the emulation keeps account of what a kernel may touch.
 inline void declare_memory(const void* data, std::int64_t bytes, bool writable) {

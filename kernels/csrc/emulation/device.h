@@ -193,6 +193,16 @@ inline float shuffle_xor(float value, int bits, FOLDASE_HERE) {
   return emulation::shuffle("shuffle_xor", value, (thread_index() % emulation::kLanes) ^ bits, source);
 }
 
+inline bool any_lane(bool value, FOLDASE_HERE) {
+  bool answers[2] = {value, false};
+  emulation::here().meet_warp("any_lane", source, answers, [](const std::vector<void*>& lanes) {
+    bool any = false;
+    for (void* lane : lanes) any = any || static_cast<const bool*>(lane)[0];
+    for (void* lane : lanes) static_cast<bool*>(lane)[1] = any;
+  });
+  return answers[1];
+}
+
 inline void warp_barrier(FOLDASE_HERE) {
   int arrived = 1;
   emulation::here().meet_warp("warp_barrier", source, &arrived, [](const std::vector<void*>&) {
@@ -209,6 +219,7 @@ inline void block_barrier(FOLDASE_HERE) {
 inline float exp2_fast(float value) { return std::exp2(value); }
 inline float log2_fast(float value) { return std::log2(value); }
 inline float divide_fast(float above, float below) { return above / below; }
+inline float fused(float a, float b, float c) { return std::fma(a, b, c); }
 
 // Global memory that the next launch may touch.
 inline void declare_memory(const void* data, std::int64_t bytes, bool writable) {
