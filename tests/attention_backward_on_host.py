@@ -52,7 +52,7 @@ def build_backward(folder: Path, target: Path, *flags: str, units: Sequence[str]
 
 
 def one_backward(folder: Path, dtypes: Sequence[str] = ("bfloat16",)) -> tuple[Path, tuple[str, ...]]:
-    """A copy of the sources for some dtypes and the smallest width, and its units: quick to compile."""
+    """A copy of the sources for some dtypes and the smallest width, and its only unit: quick to compile."""
     shutil.copytree(sources(), folder)
     names = {"float32": "float", "bfloat16": "foldase::BFloat16", "float16": "foldase::Float16"}
     edits = {
@@ -70,7 +70,9 @@ def one_backward(folder: Path, dtypes: Sequence[str] = ("bfloat16",)) -> tuple[P
             assert was in text
             text = text.replace(was, becomes)
         path.write_text(text)
-    return folder, ("backward", *(f"backward_{dtype}" for dtype in dtypes))
+    units = ("backward", *(f"backward_{dtype}" for dtype in dtypes))
+    (folder / "attention" / "together.cu").write_text("".join(f'#include "{unit}.cu"\n' for unit in units))
+    return folder, ("together",)
 
 
 @dataclass
@@ -163,19 +165,25 @@ def compare(name: str, found: torch.Tensor, truth: torch.Tensor, dtype: torch.dt
     assert error <= tolerance, f"the gradient of {name} is off by {error:.2g}"
 
 
-def telling_case(queries: int = 65, keys: int = 147) -> Case:
-    """Tiles of queries and keys with odd tails, a bias of all rows, a mask with a dead row, a gate."""
+def telling_case(queries: int = 65, keys: int = 70) -> Case:
+    """Tiles with odd tails, a bias of all rows, one of all queries, a mask with a dead row, a gate."""
     case = make(rows=3, queries=queries, keys=keys, heads=1, gate=True)
-    case.biases = [draw_bias(case, 1, 1, queries, keys)]
+    case.biases = [draw_bias(case, 1, 1, queries, keys), draw_bias(case, 3, 1, 1, keys)]
     case.mask = draw_mask(3, 1, 1, keys)
     case.mask[1] = False
     return case
 
 
+def causal_case() -> Case:
+    """A block of queries that sees no key, and one that sees some."""
+    case = make(rows=2, queries=130, keys=67, heads=1)
+    case.causal = True
+    return case
+
+
 if __name__ == "__main__":
     checked = load(Path(sys.argv[1]))
-    telling = telling_case(65, 70)
-    telling.biases.append(draw_bias(telling, 3, 1, 1, 70))
+    telling = telling_case()
     check(checked, telling, draw_incoming(telling, with_lse=True), order=2)
     check(checked, telling, order=3, block_limit=1)
     narrow = make(queries=5, keys=3, width=20)

@@ -6,26 +6,9 @@ reference. Which of the two is stated for each, so that the checks themselves ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
-from attention_on_host import Case, blind_case, build, check, load, one_instance, telling_case
-
-ORDERS = (0, 1, 2, 3)
-
-
-@dataclass(frozen=True)
-class Bug:
-    name: str
-    file: str
-    was: str
-    becomes: str
-    found_by: str
-    """What the message says in some order."""
-    block_limit: int = 0
-    case: Callable[[], Case] = telling_case
-
+from attention_on_host import blind_case, build, check, load, one_instance, telling_case
+from planted_bugs import ORDERS, Bug, complaints_of, parameters
 
 BUGS = (
     Bug(
@@ -159,17 +142,17 @@ BUGS = (
 )
 
 
+QUICK = {
+    "no barrier before a tile is overwritten",
+    "halves of a key fragment swapped",
+    "no wait for the last copy",
+    "an odd tail is read",
+}
+"""One of each kind."""
+
+
 def what_executing_finds(library, block_limit, case=telling_case):
-    """The complaint of every order of threads; empty where nothing was noticed."""
-    found = []
-    for order in ORDERS:
-        try:
-            check(library, case(), order, block_limit)
-        except (RuntimeError, AssertionError) as error:
-            found.append(str(error) or "an assertion without a text")
-        else:
-            found.append("")
-    return found
+    return complaints_of(lambda order: check(library, case(), order, block_limit))
 
 
 @pytest.mark.parametrize("flag", ["", "-DFOLDASE_UCONTEXT"])
@@ -179,33 +162,10 @@ def test_without_a_bug_nothing_is_found_by_either_way_of_switching_fibers(tmp_pa
     assert what_executing_finds(library, 1, blind_case) == [""] * len(ORDERS)
 
 
-def matches(bug, complaint):
-    return any(part in complaint for part in bug.found_by.split("|"))
-
-
-def plant(bug, tmp_path):
-    folder = one_instance(tmp_path / "csrc")
-    path = folder / "attention" / bug.file
-    text = path.read_text()
-    assert text.count(bug.was) == 1, "the source has changed: write this bug anew"
-    path.write_text(text.replace(bug.was, bug.becomes))
-    return load(build(folder, tmp_path / "bug.so", "-O1", "-Wno-error"))
-
-
-def is_quick(bug):
-    """One of each kind runs with every change; `make verify` runs all."""
-    return bug.name in {
-        "no barrier before a tile is overwritten",
-        "halves of a key fragment swapped",
-        "no wait for the last copy",
-        "an odd tail is read",
-    }
-
-
-@pytest.mark.parametrize(
-    "bug",
-    [pytest.param(bug, id=bug.name, marks=() if is_quick(bug) else pytest.mark.verify) for bug in BUGS],
-)
+@pytest.mark.parametrize("bug", parameters(BUGS, QUICK))
 def test_a_planted_bug_is_found(bug, tmp_path):
-    found = what_executing_finds(plant(bug, tmp_path), bug.block_limit, bug.case)
-    assert any(matches(bug, complaint) for complaint in found), found
+    folder = one_instance(tmp_path / "csrc")
+    bug.plant(folder)
+    library = load(build(folder, tmp_path / "bug.so", "-O1", "-Wno-error"))
+    found = what_executing_finds(library, bug.block_limit, bug.case or telling_case)
+    assert bug.is_found(found), found
