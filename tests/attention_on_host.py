@@ -179,6 +179,23 @@ def telling_case(queries: int = 65, keys: int = 147) -> Case:
     return case
 
 
+ROWS_TOGETHER, ROWS_ALONE = 1, 0
+"""Limits of blocks: with one the library takes rows together that share a bias, however few there are."""
+
+
+def rows_case(rows: int = 3, queries: int = 65, keys: int = 147) -> Case:
+    """Rows that share a bias, one of them left over; a mask that hides other tiles from other rows."""
+    case = make(rows=rows, queries=queries, keys=keys, heads=1, gate=True)
+    case.biases = [
+        draw_bias(case, 1, 1, queries, keys),
+        draw_bias(case, rows, 1, 1, keys, dtype=torch.float16),
+    ]
+    case.mask = draw_mask(rows, 1, 1, keys)
+    case.mask[0, ..., 64:128] = False
+    case.mask[-1, ..., :64] = False
+    return case
+
+
 def blind_case() -> Case:
     """Whole tiles of queries that see no key: the least that happens between two pieces of work."""
     case = make(rows=2, queries=130, keys=3, heads=1)
@@ -190,6 +207,7 @@ if __name__ == "__main__":
     checked = load(Path(sys.argv[1]))
     check(checked, telling_case(), order=2)
     check(checked, telling_case(), order=3, block_limit=1)
+    check(checked, rows_case(queries=17), order=3, block_limit=ROWS_TOGETHER)
     narrow = make(queries=5, keys=3, width=20)
     narrow.q, narrow.causal = narrow.q.transpose(0, 1).contiguous().transpose(0, 1), True
     check(checked, narrow, order=1)

@@ -10,6 +10,8 @@ import sys
 import pytest
 import torch
 from attention_on_host import (
+    ROWS_ALONE,
+    ROWS_TOGETHER,
     build,
     check,
     compiler,
@@ -17,6 +19,7 @@ from attention_on_host import (
     draw_mask,
     load,
     make,
+    rows_case,
     run,
     sources,
     telling_case,
@@ -169,6 +172,76 @@ def test_the_same_call_gives_the_same_bits_in_every_order(library):
     for order in ORDERS:
         again = run(library, telling_case(), order)
         assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def assert_same_bits(library, case):
+    alone = run(library, case, order=2, block_limit=ROWS_ALONE)
+    together = run(library, case, order=2, block_limit=ROWS_TOGETHER)
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_that_share_a_bias_in_every_order_of_threads(library, order):
+    check(library, rows_case(), order, ROWS_TOGETHER)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_rows_together_give_the_bits_of_each_alone(library, rows):
+    assert_same_bits(library, rows_case(rows, queries=17))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_rows_together_wherever_the_shared_bias_stands(library, first):
+    """It is moved to the front, alone or together, so that the order of the sum is one."""
+    case = rows_case(queries=17, keys=66)
+    case.biases = case.biases[first:] + case.biases[:first]
+    check(library, case, 3, ROWS_TOGETHER)
+    assert_same_bits(library, case)
+
+
+def test_rows_together_of_which_some_or_all_see_nothing(library):
+    case = rows_case(rows=5, queries=17, keys=130)
+    case.mask[1] = False
+    check(library, case, 2, ROWS_TOGETHER)
+    case.mask[2:4] = False
+    check(library, case, 2, ROWS_TOGETHER)
+    assert_same_bits(library, case)
+
+
+def test_rows_together_causal_with_distances(library):
+    case = rows_case(queries=70, keys=70)
+    case.mask, case.causal, case.slopes = None, True, torch.tensor([0.25])
+    check(library, case, 3, ROWS_TOGETHER)
+    assert_same_bits(library, case)
+
+
+def test_rows_together_with_a_mask_that_differs_between_queries_skips_nothing(library):
+    case = rows_case(queries=17, keys=70)
+    case.mask = draw_mask(3, 1, 17, 70)
+    case.mask[0, 0, :16, :64] = False
+    check(library, case, 2, ROWS_TOGETHER)
+    assert_same_bits(library, case)
+
+
+def test_keys_that_no_row_may_see_are_never_read(library):
+    """Values of a tile that is masked whole may be anything, even NaN."""
+    case = rows_case(queries=17)
+    case.mask[:, ..., 64:128] = False
+    wanted = run(library, case, 2, ROWS_TOGETHER)
+    case.k[:, 64:128], case.v[:, 64:128] = torch.nan, torch.nan
+    for limit in (ROWS_TOGETHER, ROWS_ALONE):
+        found = run(library, case, 2, limit)
+        assert all(torch.equal(one, other) for one, other in zip(wanted, found, strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 20, 32, 48])
+def test_rows_together_in_every_dtype_and_width(library, width, dtype):
+    """Those that the library does not take together too: the choice is its own."""
+    case = make((2,), rows=3, queries=19, keys=70, heads=2, width=width, dtype=dtype)
+    case.biases = [draw_bias(case, 2, 1, 2, 19, 70, dtype=dtype), draw_bias(case, 2, 1, 1)]
+    check(library, case, 2, ROWS_TOGETHER)
+    assert_same_bits(library, case)
 
 
 def test_what_the_kernels_do_not_take_is_named(library):

@@ -7,22 +7,31 @@ reference. Which of the two is stated for each, so that the checks themselves ca
 from __future__ import annotations
 
 import pytest
-from attention_on_host import blind_case, build, check, load, one_instance, telling_case
+from attention_on_host import (
+    ROWS_TOGETHER,
+    blind_case,
+    build,
+    check,
+    load,
+    one_instance,
+    rows_case,
+    telling_case,
+)
 from planted_bugs import ORDERS, Bug, complaints_of, parameters
 
 BUGS = (
     Bug(
         "no barrier before a tile is read",
-        "forward.cu",
-        "      block_barrier();\n      float scores",
-        "      float scores",
+        "forward_rows.cuh",
+        "        wait_copies<0>();\n      }\n      block_barrier();",
+        "        wait_copies<0>();\n      }",
         "race on shared byte|never was written|in flight",
     ),
     Bug(
         "no barrier before a tile is overwritten",
-        "forward.cu",
-        "values + present);\n      block_barrier();",
-        "values + present);",
+        "forward_rows.cuh",
+        "      block_barrier();\n      step = later;",
+        "      step = later;",
         "race on shared byte",
     ),
     Bug(
@@ -43,16 +52,16 @@ BUGS = (
     ),
     Bug(
         "no wait for the last copy",
-        "forward.cu",
+        "forward_rows.cuh",
         "        wait_copies<0>();",
         "",
         "while a copy is in flight",
     ),
     Bug(
         "a wait that leaves one group too many",
-        "forward.cu",
-        "        commit_copies();\n        wait_copies<1>();",
-        "        commit_copies();\n        wait_copies<2>();",
+        "forward_rows.cuh",
+        "      if (later.tile < tiles) {\n        wait_copies<1>();",
+        "      if (later.tile < tiles) {\n        wait_copies<2>();",
         "while a copy is in flight",
     ),
     Bug(
@@ -113,31 +122,85 @@ BUGS = (
     ),
     Bug(
         "queries beyond the last one are written",
-        "forward.cu",
+        "softmax.cuh",
         "    if (position >= arguments.queries) continue;\n",
         "",
         "outside of every tensor",
     ),
     Bug(
         "a shuffle that one lane leaves out",
-        "forward.cu",
+        "softmax.cuh",
         "      sum[side] += shuffle_xor(sum[side], 1);",
         "      if (thread_index() != 5) sum[side] += shuffle_xor(sum[side], 1);",
         "while others wait|lanes arrived",
     ),
     Bug(
         "the running sum is not rescaled",
-        "forward.cu",
+        "softmax.cuh",
         "sum[side] = sum[side] * factor + added;",
         "sum[side] = sum[side] + added;",
         "output is off",
     ),
     Bug(
         "a query without keys divides by nothing",
-        "forward.cu",
+        "softmax.cuh",
         "sum > 0.0f ? 1.0f / sum : 0.0f",
         "1.0f / sum",
         "output is off",
+    ),
+    Bug(
+        "a tile hidden from the first row is hidden from all",
+        "forward_rows.cuh",
+        "work.batch, work.row + row, work.head);\n        bool any",
+        "work.batch, work.row, work.head);\n        bool any",
+        "output is off",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
+    ),
+    Bug(
+        "keys of all rows in one tile",
+        "forward_rows.cuh",
+        "(2 * row + side) * 2 * kTile",
+        "side * 2 * kTile",
+        "race on shared byte|in flight",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
+    ),
+    Bug(
+        "a row that is not there",
+        "forward_rows.cuh",
+        "rows = left < kRows ? static_cast<int>(left) : kRows;",
+        "rows = left < kRows ? kRows : kRows;",
+        "outside of every tensor",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
+    ),
+    Bug(
+        "the shared bias counts twice",
+        "forward_rows.cuh",
+        "end, kRows > 1 ? 1 : 0);",
+        "end, 0);",
+        "output is off",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
+    ),
+    Bug(
+        "every row is written to the first",
+        "forward_rows.cuh",
+        "      one.row += row;\n",
+        "",
+        "output is off",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
+    ),
+    Bug(
+        "the next tile is copied over the present one",
+        "forward_rows.cuh",
+        "fill(later, 1 - side);",
+        "fill(later, side);",
+        "race on shared byte|in flight|never was written",
+        block_limit=ROWS_TOGETHER,
+        case=rows_case,
     ),
 )
 

@@ -17,7 +17,7 @@ constexpr int kTogether = 2;
 constexpr std::int64_t kEnoughBlocks = 512;
 
 template <class T, int kWidth, int kRows>
-FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_forward(FOLDASE_PARAMETER FoldaseAttention arguments) {
+FOLDASE_DEVICE void attend(const FoldaseAttention& arguments) {
   const std::int64_t count = Work::count(arguments, kRows);
   for (std::int64_t index = block_index(); index < count; index += block_count()) {
     const Work work(arguments, index, kRows);
@@ -27,11 +27,27 @@ FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 1) attention_forward(FOLDASE_PARAM
   }
 }
 
-template <class T, int kWidth, int kRows = 1>
+template <class T, int kWidth>
+FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, (sizeof(T) == 2 && kWidth == 32 ? 3 : 1))
+    attention_forward(FOLDASE_PARAMETER FoldaseAttention arguments) {
+  attend<T, kWidth, 1>(arguments);
+}
+
+template <class T, int kWidth>
+FOLDASE_KERNEL void FOLDASE_THREADS(kThreads, 2) attention_forward_rows(FOLDASE_PARAMETER FoldaseAttention arguments) {
+  attend<T, kWidth, kTogether>(arguments);
+}
+
+template <class T, int kWidth>
 std::string launch_forward(const FoldaseAttention& arguments, void* stream) {
-  const std::int64_t blocks = blocks_for(Work::count(arguments, kRows), arguments);
-  return launch(attention_forward<T, kWidth, kRows>, blocks, kThreads, Forward<T, kWidth, kRows>::kBytes, stream,
-                arguments);
+  return launch(attention_forward<T, kWidth>, blocks_for(Work::count(arguments), arguments), kThreads,
+                Forward<T, kWidth, 1>::kBytes, stream, arguments);
+}
+
+template <class T, int kWidth>
+std::string launch_forward_rows(const FoldaseAttention& arguments, void* stream) {
+  return launch(attention_forward_rows<T, kWidth>, blocks_for(Work::count(arguments, kTogether), arguments), kThreads,
+                Forward<T, kWidth, kTogether>::kBytes, stream, arguments);
 }
 
 // Whether all rows of a batch read the same values of a bias, which differ from query to query.
@@ -55,7 +71,7 @@ inline bool taken_together(const FoldaseAttention& arguments) {
 template <class T>
 std::string launch_forward_width(const FoldaseAttention& arguments, void* stream) {
   if constexpr (sizeof(T) == 2) {
-    if (arguments.width <= 32 && taken_together(arguments)) return launch_forward<T, 32, kTogether>(arguments, stream);
+    if (arguments.width <= 32 && taken_together(arguments)) return launch_forward_rows<T, 32>(arguments, stream);
   }
   if (arguments.width <= 32) return launch_forward<T, 32>(arguments, stream);
   if (arguments.width <= 64) return launch_forward<T, 64>(arguments, stream);
