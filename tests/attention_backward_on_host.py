@@ -29,6 +29,8 @@ UNITS = ("backward", "backward_bfloat16", "backward_float16", "backward_float32"
 
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 """Of every gradient, relative to its largest value; for 16 bits a few roundings of weights and output."""
+SMALLEST = {torch.float32: 1e-3, torch.float16: 1.0, torch.bfloat16: 1.0}
+"""Smaller largest values count as this: with few keys gradients cancel but for the rounding of the output."""
 HEADS = ("q", "k", "v", "gate")
 
 
@@ -161,7 +163,7 @@ def check(
 def compare(name: str, found: torch.Tensor, truth: torch.Tensor, dtype: torch.dtype) -> None:
     assert not found.isnan().any(), f"the gradient of {name} is off: NaN"
     tolerance = max(TOLERANCES[dtype], TOLERANCES[found.dtype])
-    error = (found.double() - truth).abs().max() / truth.abs().max().clamp(min=1e-3)
+    error = (found.double() - truth).abs().max() / truth.abs().max().clamp(min=SMALLEST[dtype])
     assert error <= tolerance, f"the gradient of {name} is off by {error:.2g}"
 
 
@@ -189,5 +191,5 @@ if __name__ == "__main__":
     narrow = make(queries=5, keys=3, width=20)
     narrow.q, narrow.causal = narrow.q.transpose(0, 1).contiguous().transpose(0, 1), True
     narrow.biases = [draw_bias(narrow, 5, 1), draw_bias(narrow, 1)]
-    check(checked, narrow, order=1)
+    check(checked, narrow, draw_incoming(narrow, with_lse=True), order=1)
     print("all right")

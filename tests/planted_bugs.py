@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,22 +35,30 @@ class Bug:
         assert text.count(self.was) == 1, "the source has changed: write this bug anew"
         path.write_text(text.replace(self.was, self.becomes))
 
-    def is_found(self, complaints: list[str]) -> bool:
-        """Whether some complaint is the one that this bug must give."""
-        return any(part in complaint for part in self.found_by.split("|") for complaint in complaints)
+    def is_found(self, complaint: str) -> bool:
+        """Whether a complaint is the one that this bug must give."""
+        return any(part in complaint for part in self.found_by.split("|"))
 
 
-def complaints_of(check: Callable[[int], object]) -> list[str]:
-    """What a check, given the order of threads, says in each order; empty where nothing was noticed."""
-    found = []
+def complaints(check: Callable[[int], object]) -> Iterator[str]:
+    """What a check, given the order of threads, says in each order; empty where it notices nothing."""
     for order in ORDERS:
         try:
             check(order)
         except (RuntimeError, AssertionError) as error:
-            found.append(str(error) or "an assertion without a text")
+            yield str(error) or "an assertion without a text"
         else:
-            found.append("")
-    return found
+            yield ""
+
+
+def assert_found(bug: Bug, said: Iterator[str]) -> None:
+    """Fail unless some order finds the bug; the orders after it are not tried."""
+    heard = []
+    for complaint in said:
+        if bug.is_found(complaint):
+            return
+        heard.append(complaint)
+    pytest.fail(f"{bug.name}: {heard}")
 
 
 def parameters(bugs: tuple[Bug, ...], quick: set[str]) -> list[object]:

@@ -114,12 +114,12 @@ def test_every_class_of_bias(quick_library, block_limit):
 
 
 @verify
-@pytest.mark.parametrize("block_limit", [0, 1, 5])
+@pytest.mark.parametrize("block_limit", [0, 5])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", BIASES, ids=str)
 def test_every_class_of_bias_in_every_dtype(library, shape, dtype, block_limit):
-    sizes = {17: 70, 18: 133}
-    case = make((2,), rows=3, queries=70, keys=133)
+    sizes = {17: 66, 18: 70}
+    case = make((2,), rows=3, queries=66, keys=70)
     case.biases = [draw_bias(case, *(sizes.get(size, size) for size in shape), dtype=dtype)]
     check(library, case, of_both(case), order=2, block_limit=block_limit)
 
@@ -292,7 +292,8 @@ def test_what_the_library_does_not_take_is_named(quick_library):
 @verify
 def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    path = build_backward(sources(), tmp_path / "checked.so", *flags)
+    folder, units = one_backward(tmp_path / "csrc")
+    path = build_backward(folder, tmp_path / "checked.so", *flags, units=units)
     asan = subprocess.run(
         [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )

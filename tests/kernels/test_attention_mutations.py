@@ -17,7 +17,7 @@ from attention_on_host import (
     rows_case,
     telling_case,
 )
-from planted_bugs import ORDERS, Bug, complaints_of, parameters
+from planted_bugs import Bug, assert_found, complaints, parameters
 
 BUGS = (
     Bug(
@@ -215,14 +215,14 @@ QUICK = {
 
 
 def what_executing_finds(library, block_limit, case=telling_case):
-    return complaints_of(lambda order: check(library, case(), order, block_limit))
+    return complaints(lambda order: check(library, case(), order, block_limit))
 
 
 @pytest.mark.parametrize("flag", ["", "-DFOLDASE_UCONTEXT"])
 def test_without_a_bug_nothing_is_found_by_either_way_of_switching_fibers(tmp_path, flag):
     library = load(build(one_instance(tmp_path / "csrc"), tmp_path / "whole.so", "-O1", *flag.split()))
-    assert what_executing_finds(library, 0) == [""] * len(ORDERS)
-    assert what_executing_finds(library, 1, blind_case) == [""] * len(ORDERS)
+    assert not any(what_executing_finds(library, 0))
+    assert not any(what_executing_finds(library, 1, blind_case))
 
 
 @pytest.mark.parametrize("bug", parameters(BUGS, QUICK))
@@ -230,5 +230,4 @@ def test_a_planted_bug_is_found(bug, tmp_path):
     folder = one_instance(tmp_path / "csrc")
     bug.plant(folder)
     library = load(build(folder, tmp_path / "bug.so", "-O1", "-Wno-error"))
-    found = what_executing_finds(library, bug.block_limit, bug.case or telling_case)
-    assert bug.is_found(found), found
+    assert_found(bug, what_executing_finds(library, bug.block_limit, bug.case or telling_case))

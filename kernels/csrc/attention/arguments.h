@@ -74,26 +74,22 @@ struct FoldaseAttentionBackward {
   int64_t workspace_bytes;                      // at least foldase_attention_backward_workspace(this)
 };
 
-#if defined(__cplusplus)
 #define FOLDASE_EXPORT extern "C" __attribute__((visibility("default")))
-#else
-#define FOLDASE_EXPORT
-#endif
 
 // Every entry point that returns a status gives 0, or 1 when the arguments do not fit, or 2 when a launch failed; then
 // `message`, of `capacity` bytes, says why. All work goes to `stream`, a cudaStream_t; nothing is allocated or waited
 // for, so a call can be captured in a graph.
-FOLDASE_EXPORT int foldase_attention_forward(const struct FoldaseAttention* arguments, void* stream, char* message,
+FOLDASE_EXPORT int foldase_attention_forward(const FoldaseAttention* arguments, void* stream, char* message,
                                              int64_t capacity);
 
 // The gradients of a call of the forward pass. Sums run in an order that only the sizes, the strides of the gradients
 // of biases and `block_limit` decide, so equal calls give equal bits. Queries without a key add nothing anywhere and
 // get gradients of 0.
-FOLDASE_EXPORT int foldase_attention_backward(const struct FoldaseAttentionBackward* arguments, void* stream,
+FOLDASE_EXPORT int foldase_attention_backward(const FoldaseAttentionBackward* arguments, void* stream,
                                               char* message, int64_t capacity);
 
 // The bytes of workspace that a call of the backward pass needs, or -1 when its arguments do not fit; `workspace` and
 // `workspace_bytes` are not looked at, of the gradients only which are wanted and the strides of those of biases.
 // With L = batches rows heads and q rounded up to 64: 8 L q for two sums a query, with a gate the bytes of q once more
 // (width rounded up to 8), and for the gradients of biases at most 8 MiB, whatever the sizes.
-FOLDASE_EXPORT int64_t foldase_attention_backward_workspace(const struct FoldaseAttentionBackward* arguments);
+FOLDASE_EXPORT int64_t foldase_attention_backward_workspace(const FoldaseAttentionBackward* arguments);

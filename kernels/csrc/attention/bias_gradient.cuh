@@ -73,9 +73,10 @@ struct BiasGradient {
   static constexpr int kOwn = kQueries * kWidth * static_cast<int>(sizeof(T));
   static constexpr int kTile = kColumns * kWidth * static_cast<int>(sizeof(T));
   static constexpr int kStage = 2 * kOwn + 2 * kTile;
-  // Two where they fit into the 99 KiB that every device has: then the next tiles are copied while these are used.
-  static constexpr int kStages = 2 * kStage <= 99 * 1024 ? 2 : 1;
+  // Two where they fit: then the next tiles are copied while these are used.
+  static constexpr int kStages = 2 * kStage <= kSharedBytes ? 2 : 1;
   static constexpr int kBytes = kStages * kStage;
+  static_assert(kBytes <= kSharedBytes);
   static_assert(kQueries * (kColumns + 1) * 4 <= kBytes, "the sums of a tile must fit where the tiles were");
 
   static FOLDASE_DEVICE T* tile(int stage, int number) {

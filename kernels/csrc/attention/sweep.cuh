@@ -69,6 +69,7 @@ struct Sweep {
   static constexpr int kSums = kKeysOwned ? kColumns * 4 : 0;  // bytes of one sum of the queries of a tile
   static constexpr int kStage = 2 * kTile + 2 * kSums;
   static constexpr int kBytes = 2 * kOwn + 2 * kStage;
+  static_assert(kBytes <= kSharedBytes);
 
   // A tile of both tensors that pass by, and where those are queries their two sums.
   struct Stage {

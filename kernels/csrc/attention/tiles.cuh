@@ -10,6 +10,8 @@ constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kQueries = 16 * kWarps;  // of a block; each warp owns 16
 
+constexpr int kSharedBytes = 99 * 1024;  // that a block has on every device
+
 // What a block works on: 64 queries of one head, of one row or of several that it takes together.
 struct Work {
   std::int64_t batch, row, head;
@@ -45,7 +47,7 @@ template <class T, int kWidth>
 struct Tile {
   static constexpr int kChunk = 16 / static_cast<int>(sizeof(T));  // elements of a chunk
   static constexpr int kChunks = kWidth / kChunk;                  // chunks of a position
-  // Keys of a tile; fewer for 128 channels, which fill the registers, and in float32 the 99 KiB that every device has.
+  // Keys of a tile; fewer for 128 channels, which fill the registers, and in float32 shared memory.
   static constexpr int kKeys = kWidth == 128 ? 32 : 64;
 
   // Where an element lies. Chunks are permuted so that eight positions, read at one chunk, lie in eight groups of banks.
