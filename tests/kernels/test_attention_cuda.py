@@ -196,6 +196,7 @@ def test_the_same_call_gives_the_same_bits(host, library):
         assert torch.equal(one, other)
 
 
+@pytest.mark.verify
 def test_one_call_is_one_operator_to_the_compiler(host):
     q, k, v = (tensor.requires_grad_() for tensor in heads())
     compiled = torch.compile(evoformer_attention, fullgraph=True, backend="aot_eager")

@@ -30,7 +30,7 @@ UNITS = {
 THREE_BLOCKS, TWO_BLOCKS = 168, 255
 """Registers a thread with which that many blocks of 128 threads fit on a multiprocessor."""
 FAST = re.compile(r"attention_(forward|backward_sweep)I(NS_7Float16|NS_8BFloat16)ELi32E")
-"""What decides the time of most calls: 16 bits, heads of up to 32 channels. Rows that are taken together need the
+"""What decides the time of most calls: 16 bits, heads of up to 32 channels. Rows taken together need the
 registers of two blocks."""
 INSTRUCTIONS = (
     "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
