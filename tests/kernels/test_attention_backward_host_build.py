@@ -103,14 +103,12 @@ BIASES = [
 ]
 
 
-@pytest.mark.parametrize("block_limit", [0, 1])
-def test_every_class_of_bias(quick_library, block_limit):
-    case = make((2,), rows=3, queries=17, keys=18, heads=2, dtype=torch.float32)
+@pytest.mark.parametrize(("shapes", "block_limit"), [(BIASES[:4], 1), (BIASES[4:], 0)])
+def test_every_class_of_bias(quick_library, shapes, block_limit):
+    case = make((2,), rows=3, queries=17, keys=18, dtype=torch.float32)
     dtypes = [torch.float32, torch.bfloat16, torch.float16, torch.float32]
-    for first in (0, 4):
-        shapes = zip(BIASES[first : first + 4], dtypes, strict=True)
-        case.biases = [draw_bias(case, *shape, dtype=dtype) for shape, dtype in shapes]
-        check(quick_library, case, of_both(case), order=2, block_limit=block_limit)
+    case.biases = [draw_bias(case, *shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    check(quick_library, case, of_both(case), order=2, block_limit=block_limit)
 
 
 @verify
@@ -221,7 +219,7 @@ def test_the_same_call_gives_the_same_bits_in_every_order(quick_library):
     incoming = of_both(case)
     out, lse, _ = expected(case, incoming)
     first = run(quick_library, case, incoming, out, lse, order=0)
-    for order in ORDERS:
+    for order in ORDERS[1:4]:
         again = run(quick_library, case, incoming, out, lse, order)
         assert all(torch.equal(grad, again[name]) for name, grad in first.items())
 

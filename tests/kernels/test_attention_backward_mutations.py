@@ -202,5 +202,5 @@ def test_without_a_bug_nothing_is_found(tmp_path):
 def test_a_planted_bug_is_found(bug, tmp_path):
     folder, units = one_backward(tmp_path / "csrc")
     bug.plant(folder)
-    library = load(build_backward(folder, tmp_path / "bug.so", "-O1", "-Wno-error", units=units))
+    library = load(build_backward(folder, tmp_path / "bug.so", "-O0", "-Wno-error", units=units))
     assert_found(bug, what_executing_finds(library, bug.block_limit, bug.case or telling_case))
