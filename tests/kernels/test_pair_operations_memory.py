@@ -126,6 +126,7 @@ def test_outer_products_are_never_whole(way):
     assert outer_cpu.scratch_bytes(*longer[:1], *longer[2:]) == bound
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("operation", ["transition", "outer_product_mean"])
 @pytest.mark.parametrize("way", WAYS[:2])
 def test_the_system_sees_what_was_counted(operation, way):
