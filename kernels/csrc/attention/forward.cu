@@ -61,6 +61,7 @@ inline FoldaseAttention shared_bias_first(FoldaseAttention own) {
   return own;
 }
 
+// Where the caller limits the blocks, as many as the limit are enough.
 inline bool taken_together(const FoldaseAttention& arguments) {
   const std::int64_t limit = arguments.block_limit;
   const std::int64_t enough = limit > 0 && limit < kEnoughBlocks ? limit : kEnoughBlocks;
