@@ -34,8 +34,8 @@ def small_tiles(monkeypatch):
         return Blocks(32 if purpose == "forward" else 16, 16, choose_blocks(channels, dtype, purpose).width)
 
     monkeypatch.setattr(triton, "choose_blocks", choose)
-    monkeypatch.setattr(triton, "ENOUGH_PROGRAMS", 6)
-    monkeypatch.setattr(triton, "MOST_PROGRAMS", 3)
+    monkeypatch.setattr(triton, "ENOUGH_PROGRAMS", 4)
+    monkeypatch.setattr(triton, "MOST_PROGRAMS", 2)
 
 
 def masked(size, which):
@@ -47,9 +47,9 @@ def masked(size, which):
     ("size", "channels", "hidden", "activation", "which"),
     [
         (1, 5, 3, "relu", "all"),
-        (9, 12, 33, "swiglu", "some"),
-        (7, 16, 17, "relu", "some"),
-        (5, 17, 16, "swiglu", "none"),
+        (5, 12, 33, "swiglu", "some"),
+        (5, 16, 17, "relu", "some"),
+        pytest.param(5, 17, 16, "swiglu", "none", marks=pytest.mark.verify),
     ],
 )
 def test_odd_sizes_float32(size, channels, hidden, activation, which):
@@ -83,10 +83,10 @@ def test_all_odd_sizes_float32(size, activation, which, biases):
     )
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.verify)])
 def test_half_precision(dtype):
     compare(
-        draw(3, 17, 16),
+        draw(2, 17, 16),
         make_parameters(16, 32, "swiglu"),
         activation="swiglu",
         residual=True,
@@ -124,6 +124,7 @@ def test_nothing_and_a_single_position():
             assert (ours - theirs).abs().sum() <= GRADIENT_TOLERANCE * theirs.abs().sum()
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("frozen", ["x", "parameters"])
 def test_gradients_only_where_asked(frozen):
     x, parameters = draw(5, 8, dtype=torch.float32), make_parameters(8, 24, dtype=torch.float32)
@@ -136,7 +137,7 @@ def test_gradients_only_where_asked(frozen):
 
 
 def test_bitwise_deterministic():
-    x = draw(50, 16, dtype=torch.float32)
+    x = draw(33, 16, dtype=torch.float32)
     parameters = make_parameters(16, 20, "swiglu", dtype=torch.float32)
     first, second = (
         run_with_gradients(x, parameters, activation="swiglu", backend="triton") for _ in range(2)
@@ -144,6 +145,7 @@ def test_bitwise_deterministic():
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(first, second, strict=True))
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("way", ["forward", "both", "inplace"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_keeps_to_its_memory_bound(way, dtype):
@@ -165,6 +167,7 @@ def test_keeps_to_its_memory_bound(way, dtype):
     assert peak_of(work) - allowed <= triton.scratch_bytes(x, parameters)
 
 
+@pytest.mark.verify
 def test_the_operator():
     """Schema, registrations, fake against real results, and tracing."""
     x, parameters = draw(3, 5, 8, dtype=torch.float32), make_parameters(8, 16, dtype=torch.float32)

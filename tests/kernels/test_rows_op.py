@@ -70,13 +70,14 @@ def same(found, wanted, tolerance=EXACT):
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param("relu", marks=pytest.mark.verify), *CASES[1:]])
 def test_opcheck(name):
     """Schema, registrations, fake against real results, and tracing with dynamic shapes."""
     _, leaves, (operator, arguments) = case(name)
     torch.library.opcheck(operator, (*leaves, *arguments))
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("name", CASES)
 def test_opcheck_of_the_backward_operator(name):
     _, leaves, (operator, arguments) = case(name)
@@ -91,7 +92,7 @@ def test_opcheck_of_the_backward_operator(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.verify)])
 def test_compiles_without_a_graph_break(name, dynamic):
     """Of the backend's tiles nothing is traced, so the graph holds one operator each way."""
     call, leaves, _ = case(name)
@@ -111,6 +112,7 @@ def test_compiles_without_a_graph_break(name, dynamic):
     assert not any(inner in target for target in targets for inner in ("aten.mm", "bmm", "layer_norm"))
 
 
+@pytest.mark.verify
 def test_one_dynamic_graph_serves_every_length():
     counter = CompileCounterWithBackend("aot_eager")
     call, (_, *parameters), _ = case("relu")

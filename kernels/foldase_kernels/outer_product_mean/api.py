@@ -104,10 +104,23 @@ def outer_product_mean(
     with no_autocast(a.device):
         if residual is None:
             return _BACKENDS[name](a, b, weight, bias, weights, epsilon)
-        if name == "cpu":
-            return outer_product_mean_cpu_into(residual, a, b, weight, bias, weights, epsilon)
-        if name == "triton":
-            with torch.no_grad():
-                triton.outer_product_mean_forward(a, b, weight, bias, weights, epsilon, residual, add=True)
-            return residual
-        return residual.add_(_BACKENDS[name](a, b, weight, bias, weights, epsilon))
+        return _add(name, residual, a, b, weight, bias, weights, epsilon)
+
+
+@torch.no_grad()
+def _add(
+    name: str,
+    residual: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+) -> torch.Tensor:
+    if name == "cpu":
+        return outer_product_mean_cpu_into(residual, a, b, weight, bias, weights, epsilon)
+    if name == "triton":
+        triton.outer_product_mean_forward(a, b, weight, bias, weights, epsilon, residual, add=True)
+        return residual
+    return residual.add_(_BACKENDS[name](a, b, weight, bias, weights, epsilon))
