@@ -17,8 +17,8 @@ from foldase_kernels.transition import triton as transition_triton
 HERE = Path(__file__).parent
 OPERATIONS = ("transition", "outer_product_mean")
 SPILLED = 1024
-"""Bytes of stack per thread that half precision may take. Only the gradient of x with 512 channels needs so many;
-nearly all others need none, and tiles that do not fit thousands."""
+"""Bytes of stack per thread that half precision may take. Only the gradient of x with 512 channels needs so
+many; nearly all others need none, and tiles that do not fit thousands."""
 SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
