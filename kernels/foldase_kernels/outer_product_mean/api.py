@@ -59,9 +59,8 @@ def outer_product_mean(
     ``(weight vec(sum_s r_si r_sj a_si b_sj^T) + bias) / (sum_s r_si r_sj + epsilon)``, ``r = sqrt(weights)``
     (Jumper et al. 2021, supplement, algorithm 10). Any strides are taken. Deterministic on every backend;
     sums are float32 (float64 for float64 inputs), also in an autocast region, which changes nothing here.
-    Without ``residual`` it is one operator to ``torch.compile``, FakeTensor and activation checkpointing, or
-    plain torch; differentiable once. Backend ``cpu`` forms outer products in tiles, or lets the weight meet
-    one factor first where that takes fewer products, as with few sequences.
+    Without ``residual`` one operator to ``torch.compile``, FakeTensor and checkpointing, or plain torch;
+    differentiable once. Where few sequences make it cheaper, ``cpu`` lets the weight meet one factor first.
 
     Memory beyond inputs, the result and, in training, the gradients asked for; nothing but the inputs is kept
     for the backward pass, which recomputes:
@@ -99,8 +98,7 @@ def outer_product_mean(
     check_arguments(a, b, weight, bias, weights, epsilon, residual)
     suits = triton.suits(a, weight)
     name = chosen_backend("outer_product_mean", backend, _BACKENDS, a.device, suits_triton=suits)
-    if weights is not None:
-        weights = weights.expand(a.shape[:-1])
+    weights = None if weights is None else weights.expand(a.shape[:-1])
     with no_autocast(a.device):
         if residual is None:
             return _BACKENDS[name](a, b, weight, bias, weights, epsilon)
