@@ -31,10 +31,16 @@ OPERATIONS = (
         summary="attention with trainable biases, mask, gate and log-sum-exp",
     ),
     Operation(
-        "outer_product_mean", "outer_product_mean", ("reference", "cpu"), "outer products to pair channels"
+        name="outer_product_mean",
+        folder="outer_product_mean",
+        backends=("reference", "cpu", "triton"),
+        summary="outer products to pair channels",
     ),
     Operation(
-        "transition", "transition", ("reference", "cpu"), "two-layer network, its hidden layer in tiles"
+        name="transition",
+        folder="transition",
+        backends=("reference", "cpu", "triton"),
+        summary="two-layer network, its hidden layer in tiles",
     ),
     Operation(
         name="triangle_multiplication",

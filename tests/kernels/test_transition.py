@@ -71,10 +71,12 @@ def run_with_gradients(x, parameters, **options):
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), wanted)]
 
 
-def compare(x, parameters, *, tolerance, gradient_tolerance, dtype=torch.float64, **options):
-    """The CPU backend in ``dtype`` against the reference in float64."""
+def compare(
+    x, parameters, *, tolerance, gradient_tolerance, dtype=torch.float64, backend="cpu", **options
+):
+    """A backend in ``dtype`` against the reference in float64."""
     x, parameters = x.to(dtype), parameters.to(dtype)
-    found = run_with_gradients(x, parameters, backend="cpu", **options)
+    found = run_with_gradients(x, parameters, backend=backend, **options)
     wanted = run_with_gradients(x.double(), parameters.to(torch.float64), backend="reference", **options)
     scale = max(float(grad.abs().max()) for grad in wanted[1:])
     for number, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
-from foldase_kernels.transition import cpu_tiles
+from foldase_kernels.transition import cpu_tiles, op
 from foldase_kernels.transition.parameters import Activation, TransitionParameters
 from foldase_kernels.transition.reference import transition_reference
 
@@ -49,8 +46,7 @@ def transition_cpu(
     """The update of x, or with ``residual`` the new x; shapes and memory bound as in the API."""
     if _is_small(x, parameters):
         return transition_reference(x, parameters, activation, mask, residual, epsilon)
-    out: torch.Tensor = _Tiled.apply(x, mask, activation, residual, epsilon, *parameters)  # type: ignore[no-untyped-call]
-    return out
+    return op.transition(x, *parameters, mask, residual, epsilon, "cpu")
 
 
 def transition_cpu_inplace(
@@ -64,44 +60,5 @@ def transition_cpu_inplace(
     with torch.no_grad():
         if _is_small(x, parameters):
             return x.copy_(transition_reference(x, parameters, activation, mask, True, epsilon))
-        cpu_tiles.tiled_forward(x, parameters, activation, mask, True, epsilon, x)
+        cpu_tiles.tiled_forward(x, parameters, mask, True, epsilon, x)
     return x
-
-
-class _Tiled(torch.autograd.Function):
-    """The hidden layer in tiles of positions; the backward pass recomputes it from x."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        mask: torch.Tensor | None,
-        activation: Activation,
-        residual: bool,
-        epsilon: float,
-        *parameters: torch.Tensor | None,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(x, mask, *parameters)
-        ctx.options = (activation, residual, epsilon)
-        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        named = TransitionParameters(*parameters)  # type: ignore[arg-type]
-        cpu_tiles.tiled_forward(x, named, activation, mask, residual, epsilon, out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, mask, *parameters = ctx.saved_tensors
-        activation, residual, epsilon = ctx.options
-        grad_x, grads = cpu_tiles.tiled_backward(
-            x,
-            TransitionParameters(*parameters),
-            activation,
-            mask,
-            residual,
-            epsilon,
-            grad_out,
-            ctx.needs_input_grad[0],
-            ctx.needs_input_grad[5:],
-        )
-        return (grad_x, None, None, None, None, *grads)

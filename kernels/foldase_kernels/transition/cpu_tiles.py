@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from foldase_kernels.transition.parameters import Activation, TransitionParameters
+from foldase_kernels.transition.parameters import TransitionParameters
 
 TILE = 2**20
 """Bytes that one scratch tile may take; several of them are alive at once."""
@@ -50,12 +50,10 @@ def _aligned(x: torch.Tensor, mask: torch.Tensor | None, *others: torch.Tensor) 
 class _Tile:
     """Scratch for some positions, and the parameters in the dtype of the sums."""
 
-    def __init__(
-        self, x: torch.Tensor, parameters: TransitionParameters, activation: Activation, epsilon: float
-    ) -> None:
+    def __init__(self, x: torch.Tensor, parameters: TransitionParameters, epsilon: float) -> None:
         self.dtype = torch.promote_types(x.dtype, torch.float32)
         self.parameters = parameters.to(self.dtype)
-        self.gated = activation == "swiglu"
+        self.gated = parameters.weight_gate is not None
         self.epsilon = epsilon
         hidden, self.channels = parameters.weight_in.shape
         positions = max(1, x.numel() // self.channels)
@@ -108,14 +106,13 @@ def _linear(
 def tiled_forward(
     x: torch.Tensor,
     parameters: TransitionParameters,
-    activation: Activation,
     mask: torch.Tensor | None,
     residual: bool,
     epsilon: float,
     out: torch.Tensor,
 ) -> None:
     """Write the update, or with ``residual`` ``x + update``, into ``out``, which may be x itself."""
-    tile = _Tile(x, parameters, activation, epsilon)
+    tile = _Tile(x, parameters, epsilon)
     source, real, target = _aligned(x, mask, out)
     assert source is not None
     assert target is not None
@@ -133,7 +130,6 @@ def tiled_forward(
 def tiled_backward(
     x: torch.Tensor,
     parameters: TransitionParameters,
-    activation: Activation,
     mask: torch.Tensor | None,
     residual: bool,
     epsilon: float,
@@ -142,7 +138,7 @@ def tiled_backward(
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, Grads]:
     """Gradients of x and of the parameters, None where not wanted."""
-    tile = _BackwardTile(x, parameters, activation, epsilon, wanted)
+    tile = _BackwardTile(x, parameters, epsilon, wanted)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants_x else None
     source, real, grad, *target = _aligned(x, mask, grad_out, *(() if grad_x is None else (grad_x,)))
     assert source is not None
@@ -172,11 +168,10 @@ class _BackwardTile(_Tile):
         self,
         x: torch.Tensor,
         parameters: TransitionParameters,
-        activation: Activation,
         epsilon: float,
         wanted: Sequence[bool],
     ) -> None:
-        super().__init__(x, parameters, activation, epsilon)
+        super().__init__(x, parameters, epsilon)
         self.sums = TransitionParameters(
             *(
                 torch.zeros_like(own) if need and own is not None else None
