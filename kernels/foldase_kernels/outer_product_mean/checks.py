@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -62,8 +63,9 @@ def _check_weights(a: torch.Tensor, weights: torch.Tensor) -> None:
         raise ValueError(f"weights is on {weights.device}, a on {a.device}; expected one device")
     if weights.requires_grad:
         raise ValueError("weights requires a gradient; expected constants, their root has no slope at 0")
-    # Elsewhere than on the CPU looking at values would wait for the device.
-    looks = weights.device.type == "cpu" and weights.dtype != torch.bool and not torch.compiler.is_compiling()
+    # Elsewhere than on the CPU looking at values would wait for the device; while tracing there are none.
+    traced = torch.compiler.is_compiling() or isinstance(weights, FakeTensor)
+    looks = weights.device.type == "cpu" and weights.dtype != torch.bool and not traced
     if looks and not bool((weights >= 0).all()):
         raise ValueError(f"weights {_shape(weights)} has negative or undefined values; expected 0 or more")
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
-from foldase_kernels.outer_product_mean import cpu_few, cpu_tiles
+from foldase_kernels.outer_product_mean import cpu_few, cpu_tiles, op
 from foldase_kernels.outer_product_mean.reference import outer_product_mean_reference
 
 SMALL_PRODUCTS = 4 * 2**20
@@ -52,8 +50,7 @@ def outer_product_mean_cpu(
     """The update of the pair representation; shapes and memory bound as in the API."""
     if _is_small(a, weight):
         return outer_product_mean_reference(a, b, weight, bias, weights, epsilon)
-    out: torch.Tensor = _Tiled.apply(a, b, weight, bias, weights, epsilon)  # type: ignore[no-untyped-call]
-    return out
+    return op.outer_product_mean(a, b, weight, bias, weights, epsilon, "cpu")
 
 
 def outer_product_mean_cpu_into(
@@ -69,52 +66,5 @@ def outer_product_mean_cpu_into(
     with torch.no_grad():
         if _is_small(a, weight):
             return residual.add_(outer_product_mean_reference(a, b, weight, bias, weights, epsilon))
-        _forward(a, b, weight, bias, weights, epsilon, residual, add=True)
+        cpu_few.forward(a, b, weight, bias, weights, epsilon, residual, add=True)
     return residual
-
-
-def _forward(
-    a: torch.Tensor,
-    b: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    weights: torch.Tensor | None,
-    epsilon: float,
-    out: torch.Tensor,
-    *,
-    add: bool,
-) -> None:
-    """The order that takes fewer products."""
-    few = cpu_few.is_cheaper(a, weight.shape[0], backward=False)
-    run = cpu_few.few_forward if few else cpu_tiles.tiled_forward
-    run(a, b, weight, bias, weights, epsilon, out, add=add)
-
-
-class _Tiled(torch.autograd.Function):
-    """Outer products in tiles of pairs; the backward pass recomputes them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        weights: torch.Tensor | None,
-        epsilon: float,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(a, b, weight, bias, weights)
-        ctx.epsilon = epsilon
-        out = a.new_empty(*a.shape[:-3], a.shape[-2], a.shape[-2], weight.shape[0])
-        _forward(a, b, weight, bias, weights, epsilon, out, add=False)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        a, b, weight, bias, weights = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:4]
-        few = cpu_few.is_cheaper(a, weight.shape[0], backward=True)
-        run = cpu_few.few_backward if few else cpu_tiles.tiled_backward
-        grads = run(a, b, weight, bias, weights, ctx.epsilon, grad_out, wanted)
-        return (*grads, None, None)

@@ -169,6 +169,39 @@ def few_backward(
     )
 
 
+def forward(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+    out: torch.Tensor,
+    *,
+    add: bool,
+) -> None:
+    """Write or add the update, in the order that takes fewer products."""
+    few = is_cheaper(a, weight.shape[0], backward=False)
+    run = few_forward if few else cpu_tiles.tiled_forward
+    run(a, b, weight, bias, weights, epsilon, out, add=add)
+
+
+def backward(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    weights: torch.Tensor | None,
+    epsilon: float,
+    grad_out: torch.Tensor,
+    wanted: Sequence[bool],
+) -> Grads:
+    """The same for gradients."""
+    few = is_cheaper(a, weight.shape[0], backward=True)
+    run = few_backward if few else cpu_tiles.tiled_backward
+    return run(a, b, weight, bias, weights, epsilon, grad_out, wanted)
+
+
 def _add(total: torch.Tensor, grad: torch.Tensor, root: torch.Tensor | None) -> None:
     """Add ``[columns, S, C]`` in any shape, weighted, to ``total`` ``[S, columns, C]``."""
     own = grad.view(total.shape[1], total.shape[0], total.shape[2]).transpose(0, 1)
