@@ -109,7 +109,7 @@ def check_arguments(
     _check_projection(a, weight, bias)
     if weights is not None:
         _check_weights(a, weights)
-    if not (math.isfinite(epsilon) and epsilon > 0):
+    if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon is {epsilon}; expected a positive number")
     if residual is None:
         return

@@ -13,7 +13,7 @@ from foldase_kernels.transition.checks import check_arguments
 from foldase_kernels.transition.cpu import transition_cpu, transition_cpu_inplace
 from foldase_kernels.transition.parameters import Activation, TransitionParameters
 from foldase_kernels.transition.reference import transition_reference
-from foldase_kernels.triton_support import DTYPES, is_available
+from foldase_kernels.triton_support import is_available
 
 Backend = Callable[
     [torch.Tensor, TransitionParameters, Activation, torch.Tensor | None, bool, float], torch.Tensor
@@ -69,7 +69,7 @@ def transition(
       would take more than 4 MiB. Smaller problems are held whole.
     - ``triton``: at most :func:`foldase_kernels.transition.triton.scratch_bytes`. Forward nothing, but
       copies of the weights where their dtype is not that of x; backward float32 sums of groups of positions,
-      28 MiB with 128 channels and 512 hidden ones. Takes up to 512 channels.
+      16 MiB with 128 channels and 512 hidden ones. Takes up to 512 channels, 256 of float32.
     - ``reference`` always holds the hidden layer whole, several times.
 
     Args:
@@ -92,8 +92,7 @@ def transition(
             was asked of ``inplace``, or the backend does not exist here.
     """
     check_arguments(x, parameters, activation, mask, epsilon, inplace)
-    suits = x.dtype in DTYPES and x.shape[-1] <= triton.MAX_CHANNELS
-    name = chosen_backend("transition", backend, _BACKENDS, x.device, suits_triton=suits)
+    name = chosen_backend("transition", backend, _BACKENDS, x.device, suits_triton=triton.suits(x))
     with no_autocast(x.device):
         if not inplace:
             return _BACKENDS[name](x, parameters, activation, mask, residual, epsilon)

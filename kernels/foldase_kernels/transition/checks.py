@@ -98,7 +98,7 @@ def check_arguments(
     _check_parameters(x, parameters, activation)
     if mask is not None:
         _check_mask(x, mask)
-    if not (math.isfinite(epsilon) and epsilon > 0):
+    if not 0 < epsilon < math.inf:
         raise ValueError(f"epsilon is {epsilon}; expected a positive number")
     if not inplace:
         return

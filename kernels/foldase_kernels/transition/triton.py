@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -19,8 +19,8 @@ from foldase_kernels.attention.triton_layout import operands
 from foldase_kernels.transition.parameters import TransitionParameters
 from foldase_kernels.triton_support import ENOUGH_PROGRAMS
 
-MAX_CHANNELS = 512
-"""A program holds all channels of its positions."""
+MAX_CHANNELS = {torch.float32: 256, torch.bfloat16: 512, torch.float16: 512}
+"""A program holds all channels of its positions, in registers and shared memory."""
 
 MOST_PROGRAMS = 1024
 """Of the kernel of the gradient of x, each with three rows of sums."""
@@ -39,14 +39,26 @@ class Blocks:
     stages: int = 1
 
 
-def choose_blocks(channels: int, dtype: torch.dtype, *, backward: bool) -> Blocks:
-    """Tile sizes by width and dtype; guesses after the size of registers, not yet measured on a GPU."""
+Purpose = Literal["forward", "positions", "weights"]
+
+HALF_BLOCKS: dict[int, dict[Purpose, tuple[int, int]]] = {
+    128: {"forward": (64, 32), "positions": (32, 32), "weights": (64, 32)},
+    256: {"forward": (32, 32), "positions": (16, 32), "weights": (32, 16)},
+    512: {"forward": (16, 16), "positions": (16, 32), "weights": (16, 16)},
+}
+"""Positions and hidden units by padded channels, the largest whose kernels hardly spill registers."""
+
+
+def choose_blocks(channels: int, dtype: torch.dtype, purpose: Purpose) -> Blocks:
+    """Tile sizes by width and dtype, after the size of registers; not yet measured on a GPU."""
     width = triton_support.padded(channels)
-    if dtype == torch.float32:
-        return Blocks(32 if width <= 128 else 16, 32 if width <= 256 else 16, width)
-    if backward:
-        return Blocks(64 if width <= 128 else 32, 64 if width <= 128 else 32, width)
-    return Blocks(128 if width <= 128 else 64, 64 if width <= 128 else 32, width)
+    sizes = (16, 16) if dtype == torch.float32 else HALF_BLOCKS[max(128, width)][purpose]
+    return Blocks(*sizes, width)
+
+
+def suits(x: torch.Tensor) -> bool:
+    """Whether the kernels take tensors of this dtype and width."""
+    return x.shape[-1] <= MAX_CHANNELS.get(x.dtype, 0)
 
 
 def check_runs_here(x: torch.Tensor) -> None:
@@ -56,9 +68,10 @@ def check_runs_here(x: torch.Tensor) -> None:
         ValueError: as :func:`foldase_kernels.triton_support.check_runs_here`, or too many channels.
     """
     triton_support.check_runs_here("x", x)
-    if x.shape[-1] > MAX_CHANNELS:
+    if not suits(x):
         raise ValueError(
-            f"x has shape {list(x.shape)}; backend 'triton' takes at most {MAX_CHANNELS} channels"
+            f"x has shape {list(x.shape)}; backend 'triton' takes at most {MAX_CHANNELS[x.dtype]} channels "
+            f"of {x.dtype}"
         )
 
 
@@ -70,7 +83,7 @@ def scratch_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
     :data:`foldase_kernels.triton_support.ENOUGH_PROGRAMS` and once more the chunks of the hidden layer in
     programs, whatever the number of positions; and three rows for each of :data:`MOST_PROGRAMS` programs.
     """
-    blocks = choose_blocks(x.shape[-1], x.dtype, backward=True)
+    blocks = choose_blocks(x.shape[-1], x.dtype, "weights")
     hidden, channels = parameters.weight_in.shape
     tiles = max(1, _ceil(x.numel() // channels, blocks.positions))
     groups = _groups(tiles, _ceil(hidden, blocks.hidden))
@@ -94,9 +107,8 @@ def transition_forward(
     check_runs_here(x)
     if x.numel() == 0:
         return
-    blocks = choose_blocks(x.shape[-1], x.dtype, backward=False)
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        call = _Call(x, parameters, mask, epsilon, blocks)
+        call = _Call(x, parameters, mask, epsilon, "forward")
         sizes, views = call.operands(out)
         tensors = (*views, *call.norm, *call.into, call.weight_out, call.bias_out, *call.gate)
         call.launch(call.kernels.forward, call.tiles, tensors, sizes, RESIDUAL=residual)
@@ -118,15 +130,14 @@ def transition_backward(
     if x.numel() == 0:
         empty = (torch.zeros_like(own) if own is not None else None for own in parameters)
         return torch.empty(x.shape, dtype=x.dtype, device=x.device), tuple(empty)
-    blocks = choose_blocks(x.shape[-1], x.dtype, backward=True)
     of_x = torch.empty(x.shape, dtype=x.dtype, device=x.device) if wants_x else None
     found: dict[str, torch.Tensor] = {}
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
-        call = _Call(x, parameters, mask, epsilon, blocks)
         if wants_x or need.norm_weight or need.norm_bias or need.bias_out:
+            call = _Call(x, parameters, mask, epsilon, "positions")
             found |= _of_positions(call, grad_out, of_x, residual)
         if any((need.weight_in, need.bias_in, need.weight_out, need.weight_gate, need.bias_gate)):
-            found |= _of_weights(call, grad_out)
+            found |= _of_weights(_Call(x, parameters, mask, epsilon, "weights"), grad_out)
     grads = (
         found[name].to(own.dtype) if needed and own is not None else None
         for name, own, needed in zip(parameters._fields, parameters, wanted, strict=True)
@@ -143,15 +154,15 @@ class _Call:
         parameters: TransitionParameters,
         mask: torch.Tensor | None,
         epsilon: float,
-        blocks: Blocks,
+        purpose: Purpose,
     ) -> None:
-        self.x, self.blocks = x, blocks
+        self.x, self.blocks = x, choose_blocks(x.shape[-1], x.dtype, purpose)
         # Booleans are read as bytes: Triton has no pointer to single bits.
         self.mask = None if mask is None else mask.view(torch.uint8).expand(x.shape[:-1])
         self.hidden, self.channels = parameters.weight_in.shape
         count = x.numel() // self.channels
-        self.tiles = _ceil(count, blocks.positions)
-        self.chunks = _ceil(self.hidden, blocks.hidden)
+        self.tiles = _ceil(count, self.blocks.positions)
+        self.chunks = _ceil(self.hidden, self.blocks.hidden)
         self.numbers = (count, self.channels, self.hidden, epsilon)
         vectors = TransitionParameters(*(None if p is None else p.contiguous() for p in parameters))  # type: ignore[arg-type]
         matrices = vectors.to(x.dtype)
@@ -199,6 +210,7 @@ class _Call:
             HIDDEN=blocks.hidden,
             num_warps=blocks.warps,
             num_stages=blocks.stages,
+            enable_fp_fusion=True,
         )
 
 
