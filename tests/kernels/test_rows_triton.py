@@ -84,7 +84,9 @@ def test_tensors_on_the_processor_are_refused_with_a_hint(monkeypatch):
 
 def run_by_triton():
     matrices = torch.ones(4, 3), None, torch.ones(3, 4), None
-    return transition(torch.ones(2, 3), TransitionParameters(torch.ones(3), None, *matrices), backend="triton")
+    return transition(
+        torch.ones(2, 3), TransitionParameters(torch.ones(3), None, *matrices), backend="triton"
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,7 @@ def run_with_gradients(x, parameters, **options):
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), wanted)]
 
 
-def compare(
-    x, parameters, *, tolerance, gradient_tolerance, dtype=torch.float64, backend="cpu", **options
-):
+def compare(x, parameters, *, tolerance, gradient_tolerance, dtype=torch.float64, backend="cpu", **options):
     """A backend in ``dtype`` against the reference in float64."""
     x, parameters = x.to(dtype), parameters.to(dtype)
     found = run_with_gradients(x, parameters, backend=backend, **options)

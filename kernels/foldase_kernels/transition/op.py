@@ -25,9 +25,7 @@ FORWARD_SCHEMA = f"({_ARGUMENTS}) -> Tensor"
 BACKWARD_SCHEMA = f"(Tensor grad_out, bool[] wanted, {_ARGUMENTS}) -> Tensor[]"
 """``wanted`` tells of x and every parameter whether its gradient is returned."""
 
-Forward = Callable[
-    [torch.Tensor, TransitionParameters, torch.Tensor | None, bool, float, torch.Tensor], None
-]
+Forward = Callable[[torch.Tensor, TransitionParameters, torch.Tensor | None, bool, float, torch.Tensor], None]
 Grads = tuple[torch.Tensor | None, tuple[torch.Tensor | None, ...]]
 Backward = Callable[
     [
@@ -71,9 +69,7 @@ def transition_backward(
         of_x, grads = BACKENDS[backend][1](
             x, parameters, mask, residual, epsilon, grad_out, wanted[0], wanted[1:]
         )
-    return [
-        grad for grad, needed in zip((of_x, *grads), wanted, strict=True) if needed and grad is not None
-    ]
+    return [grad for grad, needed in zip((of_x, *grads), wanted, strict=True) if needed and grad is not None]
 
 
 @transition.register_fake
@@ -82,9 +78,7 @@ def _fake(x: torch.Tensor, *_rest: object) -> torch.Tensor:
 
 
 @transition_backward.register_fake
-def _fake_backward(
-    _grad_out: torch.Tensor, wanted: Sequence[bool], *arguments: Any
-) -> list[torch.Tensor]:
+def _fake_backward(_grad_out: torch.Tensor, wanted: Sequence[bool], *arguments: Any) -> list[torch.Tensor]:
     owners = arguments[: COUNT + 1]
     return [owner.new_empty(owner.shape) for owner, needed in zip(owners, wanted, strict=True) if needed]
 

@@ -15,9 +15,7 @@ from foldase_kernels.triton_tiles import place, product
 
 
 @triton.jit
-def _at(
-    operand: tl.tuple, positions: tl.tensor, sizes: tl.tuple, WIDTH: tl.constexpr
-) -> tl.tensor:
+def _at(operand: tl.tuple, positions: tl.tensor, sizes: tl.tuple, WIDTH: tl.constexpr) -> tl.tensor:
     """Pointers ``[positions, channels]``."""
     channels = tl.arange(0, WIDTH).to(tl.int64)
     return operand[0] + place(positions, sizes, operand[1])[:, None] + channels[None, :] * operand[2]
@@ -69,9 +67,7 @@ def _layer_norm(
 
 
 @triton.jit
-def _shown(
-    mask: tl.tuple, positions: tl.tensor, count: tl.tensor, sizes: tl.tuple
-) -> tl.tensor:
+def _shown(mask: tl.tuple, positions: tl.tensor, count: tl.tensor, sizes: tl.tuple) -> tl.tensor:
     """Which positions get an update and pass a gradient on."""
     shown = positions < count
     if mask is not None:
@@ -235,7 +231,7 @@ def backward_positions(
     of_norm_weight = tl.zeros([WIDTH], tl.float32)
     of_norm_bias = tl.zeros([WIDTH], tl.float32)
     of_bias_out = tl.zeros([WIDTH], tl.float32)
-    for number in range(0, per_program):
+    for number in range(per_program):
         tile = tl.program_id(0).to(tl.int64) * per_program + number
         positions = tile * POSITIONS + tl.arange(0, POSITIONS)
         inside = (positions < count)[:, None] & (channels < width)[None, :]
@@ -324,7 +320,7 @@ def backward_weights(
     sum_gate = tl.zeros([HIDDEN, WIDTH], tl.float32)
     sum_bias_in = tl.zeros([HIDDEN], tl.float32)
     sum_bias_gate = tl.zeros([HIDDEN], tl.float32)
-    for number in range(0, per_group):
+    for number in range(per_group):
         tile = group.to(tl.int64) * per_group + number
         positions = tile * POSITIONS + tl.arange(0, POSITIONS)
         inside = (positions < count)[:, None] & (channels < width)[None, :]
