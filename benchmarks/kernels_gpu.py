@@ -206,7 +206,7 @@ def bench(plan: Plan) -> int:
 
 
 def bench_rows(plan: Plan) -> int:
-    """Time transition and outer product mean at every shape that has no figures yet, and write their table."""
+    """Time transition and outer product mean where there are no figures yet, and write their table."""
     items = Items(plan.out / "rows")
     shapes = rows.REHEARSAL if plan.rehearse else rows.SHAPES
     for system in plan.row_systems:

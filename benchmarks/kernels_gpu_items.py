@@ -84,7 +84,8 @@ class Named(Protocol):
     """A shape of any operation."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As it stands in the table."""
 
 
 AnyShape = TypeVar("AnyShape", bound=Named)

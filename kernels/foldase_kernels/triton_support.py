@@ -21,7 +21,7 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def is_available() -> bool:
     """Whether Triton is installed and has something to run on: a GPU, or its interpreter."""
     return find_spec("triton") is not None and (interpreted() or torch.cuda.is_available())

@@ -27,7 +27,8 @@ def _by_triton(
     weights: torch.Tensor | None,
     epsilon: float,
 ) -> torch.Tensor:
-    return op.outer_product_mean(a, b, weight, bias, weights, epsilon, "triton")
+    out: torch.Tensor = op.outer_product_mean(a, b, weight, bias, weights, epsilon, "triton")
+    return out
 
 
 _BACKENDS: dict[str, Backend] = {

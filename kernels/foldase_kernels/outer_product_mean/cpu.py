@@ -50,7 +50,8 @@ def outer_product_mean_cpu(
     """The update of the pair representation; shapes and memory bound as in the API."""
     if _is_small(a, weight):
         return outer_product_mean_reference(a, b, weight, bias, weights, epsilon)
-    return op.outer_product_mean(a, b, weight, bias, weights, epsilon, "cpu")
+    out: torch.Tensor = op.outer_product_mean(a, b, weight, bias, weights, epsilon, "cpu")
+    return out
 
 
 def outer_product_mean_cpu_into(

@@ -22,7 +22,7 @@ BACKWARD_SCHEMA = f"(Tensor grad_out, bool[] wanted, {_ARGUMENTS}) -> Tensor[]"
 
 
 class Forward(Protocol):
-    """Write the update into ``out``, or add it."""
+    """How a backend computes the update."""
 
     def __call__(
         self,
@@ -35,7 +35,8 @@ class Forward(Protocol):
         out: torch.Tensor,
         *,
         add: bool,
-    ) -> None: ...
+    ) -> None:
+        """Write the update into ``out``, or add it."""
 
 
 Backward = Callable[
@@ -69,7 +70,7 @@ def outer_product_mean(
     backend: str,
 ) -> torch.Tensor:
     """The update; arguments as in the public function, already checked, ``weights`` ``[..., S, N]``."""
-    out = _fake(a, b, weight)
+    out = a.new_empty(_shape(a, weight))
     with no_autocast(a.device):
         BACKENDS[backend][0](a, b, weight, bias, weights, epsilon, out, add=False)
     return out
@@ -93,9 +94,13 @@ def outer_product_mean_backward(
     return [grad.contiguous() for grad in grads if grad is not None]
 
 
+def _shape(a: torch.Tensor, weight: torch.Tensor) -> tuple[int, ...]:
+    return (*a.shape[:-3], a.shape[-2], a.shape[-2], weight.shape[0])
+
+
 @outer_product_mean.register_fake
 def _fake(a: torch.Tensor, _b: torch.Tensor, weight: torch.Tensor, *_rest: object) -> torch.Tensor:
-    return a.new_empty(*a.shape[:-3], a.shape[-2], a.shape[-2], weight.shape[0])
+    return a.new_empty(_shape(a, weight))
 
 
 @outer_product_mean_backward.register_fake
@@ -104,7 +109,7 @@ def _fake_backward(_grad_out: torch.Tensor, wanted: Sequence[bool], *arguments: 
     return [owner.new_empty(owner.shape) for owner, needed in zip(owners, wanted, strict=True) if needed]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001
     *tensors, epsilon, backend = inputs
     ctx.save_for_backward(*tensors)
     ctx.constants = (epsilon, backend)

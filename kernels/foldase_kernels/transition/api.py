@@ -23,12 +23,13 @@ Backend = Callable[
 def _by_triton(
     x: torch.Tensor,
     parameters: TransitionParameters,
-    activation: Activation,
+    _activation: Activation,
     mask: torch.Tensor | None,
     residual: bool,
     epsilon: float,
 ) -> torch.Tensor:
-    return op.transition(x, *parameters, mask, residual, epsilon, "triton")
+    out: torch.Tensor = op.transition(x, *parameters, mask, residual, epsilon, "triton")
+    return out
 
 
 _BACKENDS: dict[str, Backend] = {

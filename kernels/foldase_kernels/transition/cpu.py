@@ -46,7 +46,8 @@ def transition_cpu(
     """The update of x, or with ``residual`` the new x; shapes and memory bound as in the API."""
     if _is_small(x, parameters):
         return transition_reference(x, parameters, activation, mask, residual, epsilon)
-    return op.transition(x, *parameters, mask, residual, epsilon, "cpu")
+    out: torch.Tensor = op.transition(x, *parameters, mask, residual, epsilon, "cpu")
+    return out
 
 
 def transition_cpu_inplace(

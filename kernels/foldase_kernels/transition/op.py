@@ -83,7 +83,7 @@ def _fake_backward(_grad_out: torch.Tensor, wanted: Sequence[bool], *arguments: 
     return [owner.new_empty(owner.shape) for owner, needed in zip(owners, wanted, strict=True) if needed]
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001
     *tensors, residual, epsilon, backend = inputs
     ctx.save_for_backward(*tensors)
     ctx.constants = (residual, epsilon, backend)

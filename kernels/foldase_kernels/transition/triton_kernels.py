@@ -308,8 +308,8 @@ def backward_weights(
     """One program: the shares of one group of tiles in the gradients of the weights of a chunk of units.
 
     ``of_in`` and ``of_gate`` are ``[groups, hidden, width]``, ``of_out`` ``[groups, width, hidden]``, and
-    ``of_biases``, of ``bias_in`` and ``bias_gate``, ``[groups, 2, hidden]``. Chunks of a group run side by side, so that
-    its positions are read from the cache by all but the first.
+    ``of_biases``, of ``bias_in`` and ``bias_gate``, ``[groups, 2, hidden]``. Chunks of a
+    group run side by side, so that its positions are read from the cache by all but the first.
     """
     chunks = tl.cdiv(hidden, HIDDEN)
     group = tl.program_id(0) // chunks
