@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from foldase_kernels import operations
+from foldase_kernels import backend_choice, operations
 from foldase_kernels.triangle_multiplication import (
     TriangleMultiplicationParameters,
     api,
     cpu,
     cpu_tiles,
     triangle_multiplication,
-    triton,
 )
+from foldase_kernels.triton_support import is_available
 
 FORWARD_TOLERANCE = 1e-5
 """Relative to the largest value, float32 against float64."""
@@ -366,7 +366,7 @@ def test_the_cpu_backend_refuses_other_devices():
 
 
 def test_auto_says_once_what_it_chose(caplog, monkeypatch):
-    monkeypatch.setattr(api, "_reported", set())
+    monkeypatch.setattr(backend_choice, "_reported", set())
     z, parameters = make(3)
     with caplog.at_level("INFO", logger="foldase_kernels"):
         for _ in range(3):
@@ -378,7 +378,7 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
 
 def test_the_listed_backends_are_those_that_run():
     listed = {operation.name: operation.backends for operation in operations.OPERATIONS}
-    runs = ("reference", "cpu", "triton") if triton.is_available() else ("reference", "cpu")
+    runs = ("reference", "cpu", "triton") if is_available() else ("reference", "cpu")
     assert api.available_backends() == runs
     assert listed["triangle_multiplication"] == ("reference", "cpu", "triton")
 
@@ -402,7 +402,7 @@ def test_triton_kernels_under_the_interpreter():
     assert "skipped" not in done.stdout.splitlines()[-1]
 
 
-@pytest.mark.skipif(triton.is_available(), reason="a GPU or the interpreter is there")
+@pytest.mark.skipif(is_available(), reason="a GPU or the interpreter is there")
 def test_triton_says_what_it_needs():
     z, parameters = make(3, dtype=torch.float32)
     with pytest.raises(ValueError, match=r"TRITON_INTERPRET=1 in the environment|needs the package triton"):

@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
+from foldase_kernels.backend_choice import automatic, chosen_backend
+from foldase_kernels.operators import no_autocast
+from foldase_kernels.triangle_multiplication import cpu, op, triton
 from foldase_kernels.triangle_multiplication.checks import check_arguments
-from foldase_kernels.triangle_multiplication.cpu import (
-    triangle_multiplication_cpu,
-    triangle_multiplication_cpu_,
-)
 from foldase_kernels.triangle_multiplication.parameters import TriangleMultiplicationParameters
 from foldase_kernels.triangle_multiplication.reference import triangle_multiplication_reference
-from foldase_kernels.triangle_multiplication.triton import (
-    is_available,
-    triangle_multiplication_triton,
-    triangle_multiplication_triton_,
-)
+from foldase_kernels.triton_support import DTYPES, is_available
 
-_log = logging.getLogger("foldase_kernels")
-_reported: set[str] = set()
-
-_BACKENDS = {
-    "reference": triangle_multiplication_reference,
-    "cpu": triangle_multiplication_cpu,
-    "triton": triangle_multiplication_triton,
-}
-_IN_PLACE = {"cpu": triangle_multiplication_cpu_, "triton": triangle_multiplication_triton_}
+_NAME = "triangle_multiplication"
 
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend`` takes on this machine, besides ``"auto"``."""
-    return tuple(name for name in _BACKENDS if name != "triton" or is_available())
+    return ("reference", *(name for name in op.BACKENDS if name != "triton" or is_available()))
 
 
-def choose_backend(device: torch.device) -> str:
-    """What ``backend="auto"`` takes for tensors of a device; logged once per device type."""
-    chosen = "cpu" if device.type == "cpu" else "reference"
-    if device.type not in _reported:
-        _reported.add(device.type)
-        _log.info("triangle_multiplication on %s uses backend %r", device.type, chosen)
-    return chosen
-
-
-def _name(backend: str, device: torch.device) -> str:
-    if backend == "auto":
-        return choose_backend(device)
-    if backend not in _BACKENDS:
-        raise ValueError(
-            f"backend {backend!r} is not available; expected auto, {', '.join(available_backends())}"
-        )
-    if backend == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' was asked for tensors on {device}; use auto or reference")
-    return backend
+def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """What ``backend="auto"`` takes for tensors of a device and dtype that are not too large for it."""
+    return automatic(_NAME, device, suits_triton=dtype in DTYPES)
 
 
 def triangle_multiplication(
@@ -107,10 +76,19 @@ def triangle_multiplication(
             backend does not exist here.
     """
     check_arguments(z, parameters, mask, inplace)
-    name = _name(backend, z.device)
-    if not inplace:
-        return _BACKENDS[name](z, parameters, mask, outgoing, residual)
-    with torch.no_grad():
-        if name in _IN_PLACE:
-            return _IN_PLACE[name](z, parameters, mask, outgoing)
-        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    known = ("reference", *op.BACKENDS)
+    suits = triton.suits(z, parameters)
+    name = chosen_backend(_NAME, backend, known, z.device, suits_triton=suits)
+    if inplace:
+        with torch.no_grad(), no_autocast(z.device):
+            if name in op.BACKENDS:
+                op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z)
+                return z
+            return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    if name == "cpu" and cpu.is_small(z, parameters):
+        with no_autocast(z.device):
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    if name == "reference":
+        return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, outgoing, residual, name)
+    return result
