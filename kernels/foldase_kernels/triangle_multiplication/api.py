@@ -25,6 +25,39 @@ def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> 
     return automatic(_NAME, device, suits_triton=dtype in DTYPES)
 
 
+def _new(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    residual: bool,
+) -> torch.Tensor:
+    if name == "cpu" and cpu.is_small(z, parameters):
+        with no_autocast(z.device):
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    if name == "reference":
+        return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, outgoing, residual, name)
+    return result
+
+
+@torch.no_grad()
+def _in_place(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    _residual: bool,
+) -> torch.Tensor:
+    if name == "reference":
+        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    with no_autocast(z.device):
+        op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z)
+    return z
+
+
 def triangle_multiplication(
     z: torch.Tensor,
     parameters: TriangleMultiplicationParameters,
@@ -39,7 +72,9 @@ def triangle_multiplication(
 
     Jumper et al. 2021, supplement, algorithms 11 (outgoing) and 12 (incoming); the formulas stand in
     :mod:`foldase_kernels.triangle_multiplication.reference`. Norms, gates and sums are float32 (float64 for
-    float64 inputs). Deterministic on every backend.
+    float64 inputs), also under autocast, which only ``reference`` follows. Deterministic everywhere. One
+    operator to ``torch.compile`` and activation checkpointing, differentiable once, or plain torch; with
+    ``inplace`` neither.
 
     Memory of the ``cpu`` backend, beyond z and the parameters; U is the size of z, H that of
     ``[N, N, C]`` in its dtype (float32 for float16), both for one leading index:
@@ -56,6 +91,10 @@ def triangle_multiplication(
     of sums. Problems whose hidden products take less than
     :data:`foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS` are computed at once instead.
 
+    Memory of the ``triton`` backend likewise, with another S
+    (:func:`foldase_kernels.triangle_multiplication.triton.scratch_bound`) and, backward, 2 H but no copy of
+    the gradient.
+
     Args:
         z: pairs ``[..., N, N, c_z]``, N >= 1; float32, bfloat16, float16 or float64; any strides.
         parameters: weights and biases, C hidden channels.
@@ -65,30 +104,17 @@ def triangle_multiplication(
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
             inference: refused where a gradient is needed.
-        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose; it
-            never takes ``triton``, whose kernels have run in Triton's interpreter only, not on a GPU.
+        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose, on a
+            GPU ``triton`` where it can, for the sake of memory (it has run in the interpreter only).
 
     Returns:
         The update (or ``z + update``), shaped and typed like z; z itself with ``inplace``.
 
     Raises:
-        ValueError: an argument does not fit (it is named, with its shape and what was expected), or the
-            backend does not exist here.
+        ValueError: an argument does not fit (it is named), or the backend does not exist here.
     """
     check_arguments(z, parameters, mask, inplace)
-    known = ("reference", *op.BACKENDS)
-    suits = triton.suits(z, parameters)
+    known, suits = ("reference", *op.BACKENDS), triton.suits(z, parameters)
     name = chosen_backend(_NAME, backend, known, z.device, suits_triton=suits)
-    if inplace:
-        with torch.no_grad(), no_autocast(z.device):
-            if name in op.BACKENDS:
-                op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z)
-                return z
-            return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
-    if name == "cpu" and cpu.is_small(z, parameters):
-        with no_autocast(z.device):
-            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    if name == "reference":
-        return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, outgoing, residual, name)
-    return result
+    run = _in_place if inplace else _new
+    return run(name, z, parameters, mask, outgoing, residual)

@@ -47,7 +47,7 @@ class Blocks:
 
 def choose_blocks(dtype: torch.dtype) -> Blocks:
     """Tile sizes by dtype; guesses after the size of registers, not yet measured on a GPU."""
-    return Blocks(32, 32, 8) if dtype == torch.float32 else Blocks(64, 32, 8)
+    return Blocks(16, 16, 8) if dtype == torch.float32 else Blocks(32, 32, 8)
 
 
 def suits(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> bool:
@@ -79,12 +79,13 @@ def group_channels(hidden: int) -> int:
 def scratch_bound(size: int, width: int, hidden: int, dtype: torch.dtype, *, backward: bool = False) -> int:
     """Bytes of scratch that one pass over ``z`` ``[N, N, width]`` stays below.
 
-    Buffers for a group of channels, three forward and two backward; folded parameters in float32 and in the
-    dtype of z; backward :data:`GROUPS` partial sums of the gradients of weights and their totals. Not the
-    results, nor what ``api`` names beside them.
+    Buffers for a group of channels (a quarter of them, rounded up to 32), three forward, two in place and
+    backward; folded parameters in float32 and in the dtype of z; backward :data:`GROUPS` partial sums of the
+    gradients of weights, whatever N (26 MiB with 128 channels), and their totals. Not the results, nor what
+    ``api`` names beside them.
     """
     parameters = (5 * hidden + width + 8) * (width + 8)
-    copies = 4 * (4 + GROUPS) if backward else 4 * 4
+    copies = 4 * (5 + GROUPS) if backward else 4 * 4
     group = group_channels(hidden) * size * size * held_dtype(dtype).itemsize
     return (2 if backward else 3) * group + copies * parameters
 
