@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
@@ -39,6 +40,10 @@ def interpreted() -> bool:
 def is_available() -> bool:
     """Whether Triton is installed and has something to run on: a GPU, or its interpreter."""
     return find_spec("triton") is not None and (interpreted() or torch.cuda.is_available())
+
+
+NARROW = 64
+"""Head width up to which a small GPU has room for two steps of four tiles."""
 
 
 def check_runs_here(device: torch.device, dtype: torch.dtype) -> None:
@@ -235,6 +240,8 @@ def _bias_gradient(
         view = grad[0].view(shape)
     # Batch dimensions are expanded with stride 0; behind them a size of 1 says what is summed.
     view = view.expand(*call.batch, *shape[-2:])
+    if blocks.width > NARROW:
+        blocks = replace(blocks, stages=1)
     counts = (plan.repeats, plan.query_tiles, plan.key_tiles, plan.query_steps, plan.key_steps)
     grid = (plan.programs, plan.groups)
     call.launch(
