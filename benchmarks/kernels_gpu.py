@@ -24,6 +24,7 @@ from pathlib import Path
 
 import kernels_gpu_check as checks
 import kernels_gpu_rows as rows
+import kernels_gpu_triangles as triangles
 import torch
 from kernels_gpu_items import MODES, Item, Items, floor_of_attention, table
 from kernels_gpu_peers import REHEARSED, SYSTEMS, Inputs, Prepared, make_inputs
@@ -124,13 +125,14 @@ def check(plan: Plan) -> int:
 
 
 def _row_steps(plan: Plan, backend: str) -> list[tuple[str, Callable[[], list[str]]]]:
-    """Checks of transition and outer product mean, and repeats of the few."""
-    every = rows.FEW_CASES if plan.rehearse else rows.CASES
+    """Checks of the operations on pairs, and repeats of the few."""
+    few = rows.FEW_CASES + triangles.FEW_CASES
+    every = few if plan.rehearse else rows.CASES + triangles.CASES
     found: list[tuple[str, Callable[[], list[str]]]] = [
         (case.name, lambda case=case: rows.complaints(case, backend, plan.device)) for case in every
     ]
     repeats = 3 if plan.rehearse else checks.REPEATS
-    for case in rows.FEW_CASES:
+    for case in few:
         step = lambda case=case: rows.changes(case, backend, plan.device, repeats)  # noqa: E731
         found.append((f"repeats-{case.name}", step))
     return found
@@ -210,7 +212,8 @@ def bench(plan: Plan) -> int:
 def bench_rows(plan: Plan) -> int:
     """Time transition and outer product mean where there are no figures yet, and write their table."""
     items = Items(plan.out / "rows")
-    shapes = rows.REHEARSAL if plan.rehearse else rows.SHAPES
+    rehearsal = rows.REHEARSAL + triangles.REHEARSAL
+    shapes = rehearsal if plan.rehearse else rows.SHAPES + triangles.SHAPES
     for system in plan.row_systems:
         begun = items.begun(system)
         if begun is not None:

@@ -75,12 +75,12 @@ def launch(problem):
 
 
 def both_ways(dtype, width):
-    """The launches of a pair bias and masked keys, forward and backward."""
+    """The launches of a pair bias, masked keys and a gate, forward and backward."""
     size, rows, heads = 256, 4, 4
     heads_of = [torch.zeros(rows, size, heads, width, dtype=dtype) for _ in range(3)]
     bias = torch.zeros(1, heads, size, size, dtype=dtype)
     mask = torch.ones(rows, 1, 1, size, dtype=torch.bool)
-    launch(Problem(*heads_of, [bias], mask, None, None, 0.3, False))
+    launch(Problem(*heads_of, [bias], mask, heads_of[0], None, 0.3, False))
 
 
 def odd_ones():

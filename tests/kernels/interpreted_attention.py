@@ -9,10 +9,12 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from counted_memory import peak_of
 
 from foldase_kernels import evoformer_attention
 from foldase_kernels.attention import available_backends, triton_kernels, triton_layout
 from foldase_kernels.attention import triton as backend
+from foldase_kernels.attention.problem import Problem
 from foldase_kernels.attention.triton_layout import Blocks
 
 FORWARD_TOLERANCE = 1e-5
@@ -48,11 +50,13 @@ def make(rows, queries, keys, heads, width, *, leading=(), dtype=torch.float32):
 
 
 def run(tensors, biases, *, double, **options):
-    """Output, log-sum-exp and all gradients of a loss that uses both."""
+    """Output, log-sum-exp and all gradients of a loss that uses both; a fourth tensor is the gate."""
     leaves = [tensor.detach() for tensor in (*tensors, *biases)]
     leaves = [(leaf.double() if double else leaf).requires_grad_() for leaf in leaves]
+    options["gate"] = leaves[3] if len(tensors) == 4 else None
+    backend = "reference" if double else "triton"
     out, lse = evoformer_attention(
-        *leaves[:3], leaves[3:], return_lse=True, backend="reference" if double else "triton", **options
+        *leaves[:3], leaves[len(tensors) :], return_lse=True, backend=backend, **options
     )
     finite = torch.where(lse == -torch.inf, 0.0, lse)
     loss = (out.double() * draw(*out.shape, seed=8)).sum() + (finite * draw(*lse.shape, seed=9)).sum()
@@ -130,6 +134,49 @@ def test_masks_with_fully_masked_queries(shape):
     if shape[-1] > 1:
         mask[..., 16:] = False
     compare(make(2, 17, 19, 2, 8), [draw(1, 2, 17, 19)], mask=mask)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gate_with_strides_of_its_own(dtype):
+    """Over several tiles of queries, each of which holds two gradients one after the other."""
+    tensors = make(2, 35, 17, 1, 8, dtype=dtype)
+    gate = draw(35, 2, 1, 16, dtype=dtype, seed=5).transpose(0, 1)[..., ::2]
+    mask = draw(2, 1, 35, 17, seed=3) > -0.3
+    mask[:, :, 3] = False
+    rounding = HALF_TOLERANCE.get(dtype)
+    tolerances = {} if rounding is None else {"tolerance": rounding, "gradient": rounding}
+    compare([*tensors, gate], [draw(1, 1, 35, 17)], mask=mask, **tolerances)
+
+
+def test_a_gate_costs_its_gradient_and_nothing_else():
+    tensors = make(1, 3, 3, 1, 8)
+
+    def backward(gate):
+        problem = Problem(*tensors, [], None, gate, None, 0.3, False)
+        out, lse = backend.TRITON.forward(problem)
+        return peak_of(lambda: backend.TRITON.backward(problem, out, lse, out, None, []))
+
+    gate = draw(*tensors[0].shape)
+    assert backward(gate) == backward(None) + gate.numel() * gate.element_size()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_keys_masked_at_both_ends_are_not_computed(causal):
+    """What is not a number there would spoil every sum that it is multiplied into, even by 0."""
+    keys, kept = 70, [slice(32, 64), slice(0, 5), slice(69, 70), slice(0, 0)]
+    mask = torch.zeros(len(kept), 1, 1, keys, dtype=torch.bool)
+    tensors = make(len(kept), 17, keys, 1, 8)
+    for row, seen in enumerate(kept):
+        mask[row, ..., seen] = True
+    out, lse, grads = run(tensors, [], double=False, mask=mask, causal=causal)
+    for row, seen in enumerate(kept):
+        for tensor in tensors[1:]:
+            tensor[row, : seen.start // 32 * 32] = torch.nan
+            tensor[row, -(-seen.stop // 32) * 32 :] = torch.nan
+    spoiled, spoiled_lse, spoiled_grads = run(tensors, [], double=False, mask=mask, causal=causal)
+    assert torch.equal(spoiled, out)
+    assert torch.equal(spoiled_lse, lse)
+    assert all(map(torch.equal, spoiled_grads, grads))
 
 
 def test_a_fully_masked_query_gets_and_gives_nothing():
@@ -214,8 +261,8 @@ def test_partial_sums_of_a_bias_agree_with_a_single_one(monkeypatch):
     [
         ((), []),
         ((0,), ["backward_keys", "backward_queries"]),
-        ((4,), ["backward_keys", "backward_queries", "backward_bias"]),
-        ((3, 4), ["backward_keys", "backward_queries", "backward_bias", "backward_bias"]),
+        ((4,), ["backward_keys", "backward_bias", "backward_queries"]),
+        ((3, 4), ["backward_keys", "backward_bias", "backward_bias", "backward_queries"]),
     ],
 )
 def test_only_biases_that_are_trained_cost_a_pass(trained, kernels, monkeypatch):

@@ -17,6 +17,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import kernels_gpu  # noqa: E402
 import kernels_gpu_check as checks  # noqa: E402
 import kernels_gpu_rows as rows  # noqa: E402
+import kernels_gpu_triangles as triangles  # noqa: E402
 from kernels_gpu_items import Item, Items, floor_of_attention, table  # noqa: E402
 from kernels_gpu_shapes import REHEARSAL, SHAPES, Shape, floor  # noqa: E402
 
@@ -202,7 +203,14 @@ def test_floors_of_transition_and_outer_product_mean():
     assert transition.floor_ms("backward") == 2 * transition.floor_ms("forward")
 
 
-@pytest.mark.parametrize("case", rows.FEW_CASES, ids=lambda case: case.name)
+def test_the_floor_of_triangle_multiplication():
+    """275 GFLOP over k at 1024 residues, and 206 of linear layers."""
+    [shape] = [shape for shape in triangles.SHAPES if shape.length == 1024]
+    assert shape.flop == pytest.approx(275e9 + 206e9, rel=HALF_A_DIGIT)
+    assert shape.floor_ms("backward") == 2 * shape.floor_ms("forward")
+
+
+@pytest.mark.parametrize("case", rows.FEW_CASES + triangles.FEW_CASES, ids=lambda case: case.name)
 def test_rows_of_a_right_backend_have_no_complaints(case):
     assert rows.complaints(case, "cpu", CPU) == []
     assert rows.changes(case, "cpu", CPU, repeats=2) == []
@@ -236,7 +244,7 @@ def test_rows_are_benched_once_and_have_a_table(tmp_path, capfd):
     assert kernels_gpu.main(arguments) == 0
     text = (tmp_path / "rows.md").read_text()
     items = json.loads((tmp_path / "rows.json").read_text())["items"]
-    assert len(items) == 2 * len(rows.REHEARSAL)
+    assert len(items) == 2 * len(rows.REHEARSAL + triangles.REHEARSAL)
     assert all(item["ms"] > 0 for item in items)
     assert text.count("| plain torch |") == len(items)
     capfd.readouterr()

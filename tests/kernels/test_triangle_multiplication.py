@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from triangle_multiplication_cases import (
+    EXACT,
+    FORWARD_TOLERANCE,
+    GRADIENT_TOLERANCE,
+    HALF_TOLERANCE,
+    compare,
+    draw_mask,
+    force_tiles,
+    make,
+    relative,
+    with_gradients,
+)
 
-from foldase_kernels import operations
+from foldase_kernels import backend_choice, operations
 from foldase_kernels.triangle_multiplication import (
     TriangleMultiplicationParameters,
     api,
     cpu,
     cpu_tiles,
     triangle_multiplication,
-    triton,
 )
-
-FORWARD_TOLERANCE = 1e-5
-"""Relative to the largest value, float32 against float64."""
-GRADIENT_TOLERANCE = 1e-4
-HALF_TOLERANCE = 2e-2
-EXACT = 1e-10
-"""float64 against float64."""
+from foldase_kernels.triton_support import is_available
 
 SIZES = (1, 15, 17, 33)
 BACKENDS = ("reference", "cpu")
 """Those that work in float64 and on any machine."""
-NAMES = ("z", *TriangleMultiplicationParameters._fields)
 
 
 @pytest.fixture(autouse=True)
@@ -46,77 +46,6 @@ def cpu_form(request, monkeypatch):
     if request.param == "tiled":
         force_tiles(monkeypatch)
     return request.param
-
-
-def force_tiles(monkeypatch):
-    monkeypatch.setattr(cpu_tiles, "SMALL", 0)
-    monkeypatch.setattr(cpu_tiles, "PAIRS", 40)
-
-
-def shapes(width, hidden):
-    for name in TriangleMultiplicationParameters._fields:
-        rows = width if name[:2] in ("z_", "g_") or name.startswith("norm_in") else hidden
-        columns = hidden if name == "z_weight" else width
-        yield name, (rows, columns) if name.endswith("_weight") and "norm" not in name else (rows,)
-
-
-def make(size, width=6, hidden=5, *, leading=(), dtype=torch.float64, seed=0, biases=True):
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-    values = {}
-    for name, shape in shapes(width, hidden):
-        values[name] = 0.3 * draw(*shape) if len(shape) == 1 else draw(*shape) / shape[1] ** 0.5
-        if name in ("norm_in_weight", "norm_out_weight"):
-            values[name] += 1
-        values[name] = None if name.endswith("bias") and not biases else values[name].to(dtype)
-    z = (2 * draw(*leading, size, size, width) + 1).to(dtype)
-    return z, TriangleMultiplicationParameters(**values)
-
-
-def draw_mask(kind, size, leading=()):
-    generator = torch.Generator().manual_seed(size)
-    if kind == "none":
-        return None
-    if kind == "nothing":
-        return torch.zeros(size, size, dtype=torch.bool)
-    mask = torch.rand(*leading, size, size, generator=generator) > 0.3
-    mask[..., :1, :] = False
-    return mask
-
-
-def relative(found, wanted):
-    difference = (found.double() - wanted.double()).abs().max()
-    return (difference / wanted.double().abs().max().clamp(min=1e-30)).item()
-
-
-def with_gradients(z, parameters, weight, **options):
-    z = z.detach().requires_grad_()
-    leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in parameters]
-    out = triangle_multiplication(z, TriangleMultiplicationParameters(*leaves), **options)
-    given = {name: leaf for name, leaf in zip(NAMES, [z, *leaves], strict=True) if leaf is not None}
-    grads = torch.autograd.grad(out, list(given.values()), weight.to(out.dtype))
-    return out.detach(), dict(zip(given, grads, strict=True))
-
-
-def compare(z, parameters, *, tolerance, gradient_tolerance, backend="cpu", **options):
-    """A backend in the dtype of the arguments against the reference in float64 on the same values."""
-    weight = torch.randn(z.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(z.dtype)
-    found, grads = with_gradients(z, parameters, weight, backend=backend, **options)
-    exact = parameters.to(torch.float64)
-    wanted, wanted_grads = with_gradients(z.double(), exact, weight, backend="reference", **options)
-    assert found.dtype == z.dtype
-    assert relative(found, wanted) <= tolerance
-    top = max(float(grad.abs().max()) for grad in wanted_grads.values())
-    for name, grad in wanted_grads.items():
-        assert grads[name].shape == grad.shape
-        assert grads[name].dtype == (z if name == "z" else getattr(parameters, name)).dtype
-        # Where everything is masked, or all but cancels, a gradient is measured against the largest one.
-        floor = max(float(grad.abs().max()), 1e-3 * top)
-        error = float((grads[name].double() - grad).abs().max())
-        assert error <= gradient_tolerance * floor, (name, error, floor)
 
 
 def test_a_small_problem_is_the_reference(monkeypatch):
@@ -366,7 +295,7 @@ def test_the_cpu_backend_refuses_other_devices():
 
 
 def test_auto_says_once_what_it_chose(caplog, monkeypatch):
-    monkeypatch.setattr(api, "_reported", set())
+    monkeypatch.setattr(backend_choice, "_reported", set())
     z, parameters = make(3)
     with caplog.at_level("INFO", logger="foldase_kernels"):
         for _ in range(3):
@@ -378,32 +307,6 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
 
 def test_the_listed_backends_are_those_that_run():
     listed = {operation.name: operation.backends for operation in operations.OPERATIONS}
-    runs = ("reference", "cpu", "triton") if triton.is_available() else ("reference", "cpu")
+    runs = ("reference", "cpu", "triton") if is_available() else ("reference", "cpu")
     assert api.available_backends() == runs
     assert listed["triangle_multiplication"] == ("reference", "cpu", "triton")
-
-
-def test_triton_kernels_under_the_interpreter():
-    """In a process of its own: Triton decides when it is imported whether it interprets."""
-    pytest.importorskip("triton")
-    checks = Path(__file__).parent / "interpreted_triangle_multiplication.py"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(checks)],
-        env={
-            **os.environ,
-            "TRITON_INTERPRET": "1",
-            "PYTHONPATH": os.pathsep.join([str(checks.parent), *sys.path]),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout.splitlines()[-1]
-
-
-@pytest.mark.skipif(triton.is_available(), reason="a GPU or the interpreter is there")
-def test_triton_says_what_it_needs():
-    z, parameters = make(3, dtype=torch.float32)
-    with pytest.raises(ValueError, match=r"TRITON_INTERPRET=1 in the environment|needs the package triton"):
-        triangle_multiplication(z, parameters, backend="triton")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
@@ -39,6 +40,10 @@ def interpreted() -> bool:
 def is_available() -> bool:
     """Whether Triton is installed and has something to run on: a GPU, or its interpreter."""
     return find_spec("triton") is not None and (interpreted() or torch.cuda.is_available())
+
+
+NARROW = 64
+"""Head width up to which a small GPU has room for two steps of four tiles."""
 
 
 def check_runs_here(device: torch.device, dtype: torch.dtype) -> None:
@@ -76,6 +81,7 @@ class _Call:
         self.batch = (*q.shape[:-3], q.shape[-2])
         self.full = problem.full
         self.matrices = [tensor.transpose(-3, -2) for tensor in (q, k, v)]
+        self.gate = None if problem.gate is None else problem.gate.transpose(-3, -2)
         self.terms = [bias.expand(self.full) for bias in problem.biases]
         # Booleans are read as bytes: Triton has no pointer to single bits.
         self.mask = None if mask is None else mask.view(torch.uint8).expand(self.full)
@@ -133,7 +139,7 @@ class _Call:
 
 
 def _forward(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
-    """Beyond inputs and results nothing is allocated but, with a gate, its sigmoid."""
+    """Beyond inputs and results nothing is allocated."""
     q = problem.q
     check_runs_here(q.device, q.dtype)
     with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
@@ -142,9 +148,7 @@ def _forward(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:
         lse = torch.empty((*call.batch, q.shape[-3]), dtype=torch.float32, device=q.device)
         blocks = choose_blocks(q.shape[-1], q.dtype, backward=False)
         grid = (call.tiles(q.shape[-3], blocks.queries),)
-        call.launch(call.kernels.forward, blocks, grid, [out.transpose(-3, -2), lse])
-        if problem.gate is not None:
-            out.mul_(torch.sigmoid(problem.gate))
+        call.launch(call.kernels.forward, blocks, grid, [call.gate, out.transpose(-3, -2), lse])
     return out, lse
 
 
@@ -158,51 +162,54 @@ def _backward(
 ) -> Gradients:
     """Tiles are computed anew from the log-sum-exp.
 
-    Beyond inputs and gradients, memory is two float32 numbers per query, with a gate two tensors like q, and
-    for the gradient of a bias of few elements partial sums of at most
-    :data:`foldase_kernels.attention.triton_layout.ENOUGH_PROGRAMS` tiles.
+    Beyond inputs and gradients, memory is one float32 number per query, and for the gradient of a bias of few
+    elements partial sums of at most :data:`foldase_kernels.attention.triton_layout.ENOUGH_PROGRAMS` tiles.
     """
-    q, k, v = problem.q, problem.k, problem.v
+    q, k, v, gate = problem.q, problem.k, problem.v, problem.gate
     if grad_out is None:
         grad_out = out.new_zeros(()).expand(out.shape)
-    incoming, of_gate = grad_out, None
-    if problem.gate is not None:
-        share = torch.sigmoid(problem.gate)
-        incoming = grad_out * share
-        of_gate = share.neg_().add_(1.0).mul_(out).mul_(grad_out)
     with torch.cuda.device_of(q):  # type: ignore[no-untyped-call]
         call = _Call(problem)
         blocks = choose_blocks(q.shape[-1], q.dtype, backward=True)
-        delta = _delta(call, blocks, out, grad_out, lse, grad_lse)
-        sums = [lse, delta, incoming.transpose(-3, -2)]
         grads = [torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (q, k, v)]
         of_q, of_k, of_v = (grad.transpose(-3, -2) for grad in grads)
+        of_gate = None if gate is None else torch.empty(gate.shape, dtype=gate.dtype, device=gate.device)
+        # The gradient before the gate lies in that of q, whose programs read their own part before they
+        # write it; so they come last.
+        incoming = grad_out.transpose(-3, -2) if of_gate is None else of_q
+        delta = _prepare(call, blocks, (out, grad_out), (lse, grad_lse), of_q, of_gate)
+        sums = [lse, delta, incoming]
         grid = (call.tiles(k.shape[-3], blocks.keys),)
         call.launch(call.kernels.backward_keys, blocks, grid, [*sums, of_k, of_v])
-        grid = (call.tiles(q.shape[-3], blocks.queries),)
-        call.launch(call.kernels.backward_queries, blocks, grid, [*sums, of_q])
         of_biases = [
             _bias_gradient(call, blocks, bias, sums) if needed else None
             for bias, needed in zip(problem.biases, wanted, strict=True)
         ]
+        grid = (call.tiles(q.shape[-3], blocks.queries),)
+        call.launch(call.kernels.backward_queries, blocks, grid, [*sums, of_q])
     return Gradients(grads[0], grads[1], grads[2], of_gate, of_biases)
 
 
 TRITON = Backend(_forward, _backward)
 
 
-def _delta(
+def _prepare(
     call: _Call,
     blocks: Blocks,
-    out: torch.Tensor,
-    grad_out: torch.Tensor,
-    lse: torch.Tensor,
-    grad_lse: torch.Tensor | None,
+    results: tuple[torch.Tensor, torch.Tensor],
+    lses: tuple[torch.Tensor, torch.Tensor | None],
+    ungated: torch.Tensor,
+    of_gate: torch.Tensor | None,
 ) -> torch.Tensor:
-    """``sum(grad_out * out) - grad_lse`` per query, float32, shaped like the log-sum-exp."""
-    delta = torch.empty_like(lse)
-    swapped = (out.transpose(-3, -2), grad_out.transpose(-3, -2))
-    sizes, found = operands(call.batch, [*swapped, lse, grad_lse, delta])
+    """``sum(grad_out * out) - grad_lse`` per query, float32, shaped like the log-sum-exp.
+
+    ``results`` and ``lses`` are each with their gradient. With a gate its gradient is written into
+    ``of_gate``, and that of the result before the gate into ``ungated``.
+    """
+    delta = torch.empty_like(lses[0])
+    swapped = [tensor.transpose(-3, -2) for tensor in results]
+    gated = [None, None] if of_gate is None else [ungated, of_gate.transpose(-3, -2)]
+    sizes, found = operands(call.batch, [*swapped, *lses, call.gate, delta, *gated])
     _, queries, _, width = call.numbers
     call.kernels.prepare[(call.tiles(queries, blocks.queries),)](
         *found,
@@ -233,6 +240,8 @@ def _bias_gradient(
         view = grad[0].view(shape)
     # Batch dimensions are expanded with stride 0; behind them a size of 1 says what is summed.
     view = view.expand(*call.batch, *shape[-2:])
+    if blocks.width > NARROW:
+        blocks = replace(blocks, stages=1)
     counts = (plan.repeats, plan.query_tiles, plan.key_tiles, plan.query_steps, plan.key_steps)
     grid = (plan.programs, plan.groups)
     call.launch(

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+SCANNED: tl.constexpr = tl.constexpr(1024)
 
 
 @triton.jit
@@ -70,6 +71,20 @@ def _store_matrix(
     inside = (rows < height)[:, None] & (cols < width)[None, :]
     at = rows.to(tl.int64)[:, None] * operand[2] + cols.to(tl.int64)[None, :] * operand[3]
     tl.store(start + at, value.to(operand[0].dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _opened(
+    gate: tl.tuple,
+    batch: tl.tensor,
+    sizes: tl.tuple,
+    rows: tl.tensor,
+    cols: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+) -> tl.tensor:
+    """The sigmoid of a tile of the gate, float32."""
+    return tl.sigmoid(_load_matrix(gate, batch, sizes, rows, cols, height, width).to(tl.float32))
 
 
 @triton.jit
@@ -142,6 +157,42 @@ def _with_terms(
 
 
 @triton.jit
+def _key_range(
+    mask: tl.tuple,
+    batch: tl.tensor,
+    sizes: tl.tuple,
+    first: tl.tensor,
+    queries: tl.tensor,
+    keys: tl.tensor,
+    FORM: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+) -> tl.tuple:
+    """Where the tiles of keys begin and end that any of a tile of queries may see.
+
+    ``FORM`` is that of the mask. If it differs between keys alone, as that of padding does, tiles before the
+    first and behind the last key that it allows are left out; what they add is exactly 0.
+    """
+    begin = batch * 0
+    stop = begin + keys
+    if CAUSAL:
+        stop = tl.minimum(stop, first + QUERIES + (keys - queries))
+    if FORM == 2:
+        start = mask[0] + _place(batch, sizes, mask[1])
+        lowest = begin + keys
+        highest = begin
+        for chunk in range(0, keys, SCANNED):
+            cols = chunk + tl.arange(0, SCANNED)
+            allowed = tl.load(start + cols.to(tl.int64) * mask[3], mask=cols < keys, other=0) != 0
+            lowest = tl.minimum(lowest, tl.min(tl.where(allowed, cols, keys), 0))
+            highest = tl.maximum(highest, tl.max(tl.where(allowed, cols + 1, 0), 0))
+        begin = lowest // KEYS * KEYS
+        stop = tl.minimum(stop, highest)
+    return begin, stop
+
+
+@triton.jit
 def forward(
     q: tl.tuple,
     k: tl.tuple,
@@ -149,6 +200,7 @@ def forward(
     biases: tl.tuple,
     mask: tl.tuple,
     slopes: tl.tuple,
+    gate: tl.tuple,
     out: tl.tuple,
     lse: tl.tuple,
     sizes: tl.tuple,
@@ -173,10 +225,9 @@ def forward(
     top = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     sums = tl.zeros([QUERIES, WIDTH], tl.float32)
-    stop = keys
-    if CAUSAL:
-        stop = tl.minimum(keys, first + QUERIES + (keys - queries))
-    for start in range(0, stop, KEYS):
+    form: tl.constexpr = FORMS[len(biases)] if mask is not None else 0
+    begin, stop = _key_range(mask, batch, sizes, first, queries, keys, form, CAUSAL, QUERIES, KEYS)
+    for start in range(begin, stop, KEYS):
         cols = start + tl.arange(0, KEYS)
         k_tile = _load_matrix(k, batch, sizes, cols, channels, keys, width)
         scores = _product(q_tile, tl.trans(k_tile), WIDEN) * scale
@@ -204,7 +255,10 @@ def forward(
         top = higher
     empty = total == 0.0
     total = tl.where(empty, 1.0, total)
-    _store_matrix(out, sums / total[:, None], batch, sizes, rows, channels, queries, width)
+    result = sums / total[:, None]
+    if gate is not None:
+        result *= _opened(gate, batch, sizes, rows, channels, queries, width)
+    _store_matrix(out, result, batch, sizes, rows, channels, queries, width)
     of_rows = tl.where(empty, float("-inf"), top + tl.log(total))
     place = lse[0] + _place(batch, sizes, lse[1])
     tl.store(place + rows.to(tl.int64) * lse[2], of_rows, mask=rows < queries)
@@ -216,21 +270,33 @@ def prepare(
     grad_out: tl.tuple,
     lse: tl.tuple,
     grad_lse: tl.tuple,
+    gate: tl.tuple,
     delta: tl.tuple,
+    ungated: tl.tuple,
+    grad_gate: tl.tuple,
     sizes: tl.tuple,
     queries: tl.tensor,
     width: tl.tensor,
     QUERIES: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Delta: what is taken from each gradient of a weight, ``sum(grad_out * out) - grad_lse``."""
+    """Delta: what is taken from each gradient of a weight, ``sum(grad_out * out) - grad_lse``.
+
+    With a gate also its gradient and, in ``ungated``, that of the result before it.
+    """
     tiles = tl.cdiv(queries, QUERIES)
     batch = tl.program_id(0) // tiles
     rows = (tl.program_id(0) % tiles) * QUERIES + tl.arange(0, QUERIES)
     channels = tl.arange(0, WIDTH)
     out_tile = _load_matrix(out, batch, sizes, rows, channels, queries, width).to(tl.float32)
     grad_tile = _load_matrix(grad_out, batch, sizes, rows, channels, queries, width).to(tl.float32)
-    value = tl.sum(out_tile * grad_tile, 1)
+    product = out_tile * grad_tile
+    if gate is not None:
+        opened = _opened(gate, batch, sizes, rows, channels, queries, width)
+        _store_matrix(ungated, grad_tile * opened, batch, sizes, rows, channels, queries, width)
+        of_gate = product * (1.0 - opened)
+        _store_matrix(grad_gate, of_gate, batch, sizes, rows, channels, queries, width)
+    value = tl.sum(product, 1)
     if grad_lse is not None:
         value -= _load_column(grad_lse, batch, sizes, rows, queries, 0.0).to(tl.float32)
     of_rows = _load_column(lse, batch, sizes, rows, queries, float("-inf"))
@@ -289,6 +355,10 @@ def backward_keys(
     begin = 0
     if CAUSAL:
         begin = tl.maximum(first - (keys - queries), 0) // QUERIES * QUERIES
+    form: tl.constexpr = FORMS[len(biases)] if mask is not None else 0
+    if form == 2:
+        allowed = _load_term(mask, form, batch, sizes, cols, cols, queries, keys, 0)
+        begin = tl.where(tl.max(allowed, 0) != 0, begin, queries)
     for start in range(begin, queries, QUERIES):
         rows = start + tl.arange(0, QUERIES)
         q_tile = _load_matrix(q, batch, sizes, rows, channels, queries, width)
@@ -358,10 +428,9 @@ def backward_queries(
     of_rows = _load_lse(lse, batch, sizes, rows, queries)
     taken = _load_column(delta, batch, sizes, rows, queries, 0.0)
     sums = tl.zeros([QUERIES, WIDTH], tl.float32)
-    stop = keys
-    if CAUSAL:
-        stop = tl.minimum(keys, first + QUERIES + (keys - queries))
-    for start in range(0, stop, KEYS):
+    form: tl.constexpr = FORMS[len(biases)] if mask is not None else 0
+    begin, stop = _key_range(mask, batch, sizes, first, queries, keys, form, CAUSAL, QUERIES, KEYS)
+    for start in range(begin, stop, KEYS):
         cols = start + tl.arange(0, KEYS)
         k_tile = _load_matrix(k, batch, sizes, cols, channels, keys, width)
         v_tile = _load_matrix(v, batch, sizes, cols, channels, keys, width)

@@ -2,58 +2,60 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 
+from foldase_kernels.backend_choice import automatic, chosen_backend
+from foldase_kernels.operators import no_autocast
+from foldase_kernels.triangle_multiplication import cpu, op, triton
 from foldase_kernels.triangle_multiplication.checks import check_arguments
-from foldase_kernels.triangle_multiplication.cpu import (
-    triangle_multiplication_cpu,
-    triangle_multiplication_cpu_,
-)
 from foldase_kernels.triangle_multiplication.parameters import TriangleMultiplicationParameters
 from foldase_kernels.triangle_multiplication.reference import triangle_multiplication_reference
-from foldase_kernels.triangle_multiplication.triton import (
-    is_available,
-    triangle_multiplication_triton,
-    triangle_multiplication_triton_,
-)
+from foldase_kernels.triton_support import DTYPES, is_available
 
-_log = logging.getLogger("foldase_kernels")
-_reported: set[str] = set()
-
-_BACKENDS = {
-    "reference": triangle_multiplication_reference,
-    "cpu": triangle_multiplication_cpu,
-    "triton": triangle_multiplication_triton,
-}
-_IN_PLACE = {"cpu": triangle_multiplication_cpu_, "triton": triangle_multiplication_triton_}
+_NAME = "triangle_multiplication"
 
 
 def available_backends() -> tuple[str, ...]:
     """Names that ``backend`` takes on this machine, besides ``"auto"``."""
-    return tuple(name for name in _BACKENDS if name != "triton" or is_available())
+    return ("reference", *(name for name in op.BACKENDS if name != "triton" or is_available()))
 
 
-def choose_backend(device: torch.device) -> str:
-    """What ``backend="auto"`` takes for tensors of a device; logged once per device type."""
-    chosen = "cpu" if device.type == "cpu" else "reference"
-    if device.type not in _reported:
-        _reported.add(device.type)
-        _log.info("triangle_multiplication on %s uses backend %r", device.type, chosen)
-    return chosen
+def choose_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """What ``backend="auto"`` takes for tensors of a device and dtype that are not too large for it."""
+    return automatic(_NAME, device, suits_triton=dtype in DTYPES)
 
 
-def _name(backend: str, device: torch.device) -> str:
-    if backend == "auto":
-        return choose_backend(device)
-    if backend not in _BACKENDS:
-        raise ValueError(
-            f"backend {backend!r} is not available; expected auto, {', '.join(available_backends())}"
-        )
-    if backend == "cpu" and device.type != "cpu":
-        raise ValueError(f"backend 'cpu' was asked for tensors on {device}; use auto or reference")
-    return backend
+def _new(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    residual: bool,
+) -> torch.Tensor:
+    if name == "cpu" and cpu.is_small(z, parameters):
+        with no_autocast(z.device):
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    if name == "reference":
+        return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
+    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, outgoing, residual, name)
+    return result
+
+
+@torch.no_grad()
+def _in_place(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    _residual: bool,
+) -> torch.Tensor:
+    if name == "reference":
+        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    with no_autocast(z.device):
+        op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z)
+    return z
 
 
 def triangle_multiplication(
@@ -70,7 +72,9 @@ def triangle_multiplication(
 
     Jumper et al. 2021, supplement, algorithms 11 (outgoing) and 12 (incoming); the formulas stand in
     :mod:`foldase_kernels.triangle_multiplication.reference`. Norms, gates and sums are float32 (float64 for
-    float64 inputs). Deterministic on every backend.
+    float64 inputs), also under autocast, which only ``reference`` follows. Deterministic everywhere. One
+    operator to ``torch.compile`` and activation checkpointing, differentiable once, or plain torch; with
+    ``inplace`` neither.
 
     Memory of the ``cpu`` backend, beyond z and the parameters; U is the size of z, H that of
     ``[N, N, C]`` in its dtype (float32 for float16), both for one leading index:
@@ -87,6 +91,10 @@ def triangle_multiplication(
     of sums. Problems whose hidden products take less than
     :data:`foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS` are computed at once instead.
 
+    Memory of the ``triton`` backend likewise, with another S
+    (:func:`foldase_kernels.triangle_multiplication.triton.scratch_bound`) and, backward, 2 H but no copy of
+    the gradient.
+
     Args:
         z: pairs ``[..., N, N, c_z]``, N >= 1; float32, bfloat16, float16 or float64; any strides.
         parameters: weights and biases, C hidden channels.
@@ -96,21 +104,17 @@ def triangle_multiplication(
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
             inference: refused where a gradient is needed.
-        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose; it
-            never takes ``triton``, whose kernels have run in Triton's interpreter only, not on a GPU.
+        backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose, on a
+            GPU ``triton`` where it can, for the sake of memory (it has run in the interpreter only).
 
     Returns:
         The update (or ``z + update``), shaped and typed like z; z itself with ``inplace``.
 
     Raises:
-        ValueError: an argument does not fit (it is named, with its shape and what was expected), or the
-            backend does not exist here.
+        ValueError: an argument does not fit (it is named), or the backend does not exist here.
     """
     check_arguments(z, parameters, mask, inplace)
-    name = _name(backend, z.device)
-    if not inplace:
-        return _BACKENDS[name](z, parameters, mask, outgoing, residual)
-    with torch.no_grad():
-        if name in _IN_PLACE:
-            return _IN_PLACE[name](z, parameters, mask, outgoing)
-        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    known, suits = ("reference", *op.BACKENDS), triton.suits(z, parameters)
+    name = chosen_backend(_NAME, backend, known, z.device, suits_triton=suits)
+    run = _in_place if inplace else _new
+    return run(name, z, parameters, mask, outgoing, residual)

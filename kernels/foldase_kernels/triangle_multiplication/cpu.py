@@ -1,13 +1,14 @@
-"""Triangle multiplication on the CPU: tiles, and a backward pass that recomputes everything from z."""
+"""Triangle multiplication on the CPU: tiles, and a backward pass that recomputes everything from z.
+
+Nothing but z is kept between the passes: x would cost another tensor of its size in every layer.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from foldase_kernels.triangle_multiplication.cpu_gradients import (
     BACKWARD_BLOCKS,
@@ -26,122 +27,77 @@ from foldase_kernels.triangle_multiplication.parameters import (
     TriangleMultiplicationParameters,
     sum_dtype,
 )
-from foldase_kernels.triangle_multiplication.reference import triangle_multiplication_reference
 
 SMALL_PRODUCTS = 2 * 2**20
 """Bytes of the hidden products up to which autograd keeps what it needs; below it tiles only cost time."""
 
 
-def _is_small(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> bool:
+def is_small(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> bool:
+    """Whether the reference is the better choice on the CPU."""
     pairs = z.numel() // z.shape[-1]
     return pairs * parameters.a_p_weight.shape[0] * sum_dtype(z.dtype).itemsize <= SMALL_PRODUCTS
 
 
-def triangle_multiplication_cpu(
-    z: torch.Tensor,
-    parameters: TriangleMultiplicationParameters,
-    mask: torch.Tensor | None,
-    outgoing: bool,
-    residual: bool,
-) -> torch.Tensor:
-    """The update, or ``z + update`` with ``residual``; shapes and memory as in the API."""
-    if _is_small(z, parameters):
-        with torch.autocast("cpu", enabled=False):
-            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    result: torch.Tensor = Tiled.apply(z, mask, outgoing, residual, Pairs, *parameters)  # type: ignore[no-untyped-call]
-    return result
-
-
-def triangle_multiplication_cpu_(
-    z: torch.Tensor, parameters: TriangleMultiplicationParameters, mask: torch.Tensor | None, outgoing: bool
-) -> torch.Tensor:
-    """Write ``z + update`` into z; only without gradients."""
-    run(z, parameters, mask, outgoing, residual=True, result=z, kind=Pairs)
-    return z
-
-
-def _indices(z: torch.Tensor) -> Iterator[tuple[int, ...]]:
+def indices(z: torch.Tensor) -> Iterator[tuple[int, ...]]:
+    """All leading indices, in order."""
     return itertools.product(*(range(size) for size in z.shape[:-3]))
 
 
-def _full_mask(z: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
+def full_mask(z: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """A mask for every leading index."""
     return None if mask is None else mask.expand(z.shape[:-1])
 
 
-def run(
+def triangle_multiplication_forward(
     z: torch.Tensor,
     parameters: TriangleMultiplicationParameters,
     mask: torch.Tensor | None,
     outgoing: bool,
     residual: bool,
     result: torch.Tensor,
-    kind: type[Pairs],
 ) -> None:
-    """Write the update, or ``z + update``, into ``result``, which may be z; ``kind`` does the tiles."""
+    """Write the update, or ``z + update``, into ``result``, which may be z; memory as in the API."""
     size, width = z.shape[-2:]
     hidden = parameters.a_p_weight.shape[0]
     kept = held_dtype(z.dtype)
     own = result is z or hidden > width or kept != z.dtype
-    direct = own and kept == kind.operand_dtype(z.dtype)
+    direct = own and kept == sum_dtype(z.dtype)
     held = z.new_empty(hidden, size, size, dtype=kept) if own else None
-    scratch = Scratch(z, hidden, 2 if direct else 3, FORWARD_BLOCKS, kind.operand_dtype(z.dtype))
-    mask = _full_mask(z, mask)
-    # Sums stay in their dtype under autocast too.
-    with torch.autocast(z.device.type, enabled=False):
-        weights = fold(parameters, sum_dtype(z.dtype))
-        for index in _indices(z):
-            x = result[index][..., :hidden].movedim(-1, 0) if held is None else held
-            pairs = kind(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
-            pairs.start()
-            pairs.multiply(x)
-            pairs.finish(x, result[index], residual)
+    scratch = Scratch(z, hidden, 2 if direct else 3, FORWARD_BLOCKS)
+    mask = full_mask(z, mask)
+    weights = fold(parameters, sum_dtype(z.dtype))
+    for index in indices(z):
+        x = result[index][..., :hidden].movedim(-1, 0) if held is None else held
+        pairs = Pairs(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
+        pairs.measure()
+        pairs.multiply(x)
+        pairs.finish(x, result[index], residual)
 
 
-class Tiled(torch.autograd.Function):
-    """Keeps z only: x would cost another tensor of its size from one pass to the other in every layer."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: torch.Tensor,
-        mask: torch.Tensor | None,
-        outgoing: bool,
-        residual: bool,
-        kind: type[Pairs],
-        *tensors: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The update; ``kind`` does the tiles, ``tensors`` are the parameters in their order."""
-        parameters = TriangleMultiplicationParameters(*tensors)  # type: ignore[arg-type]
-        result = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-        run(z, parameters, mask, outgoing, residual, result, kind)
-        ctx.save_for_backward(z, mask, *tensors)
-        ctx.outgoing, ctx.residual, ctx.kind = outgoing, residual, kind
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of z and of the parameters."""
-        z, mask, *tensors = ctx.saved_tensors
-        parameters = TriangleMultiplicationParameters(*tensors)
-        size = z.shape[-2]
-        hidden = parameters.a_p_weight.shape[0]
-        wide = sum_dtype(z.dtype)
-        grad_z = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-        held = z.new_empty(hidden, size, size, dtype=held_dtype(z.dtype))
-        total = None if z.dtype == wide else z.new_empty(z.shape[-3:], dtype=wide)
-        operand = ctx.kind.operand_dtype(z.dtype)
-        scratch = Scratch(z, hidden, BACKWARD_GROUPS + (held.dtype != operand), BACKWARD_BLOCKS, operand)
-        mask = _full_mask(z, mask)
-        with torch.autocast(z.device.type, enabled=False):
-            weights = fold(parameters, wide)
-            sums = Sums(weights)
-            for index in _indices(z):
-                part = None if mask is None else mask[index]
-                pairs = ctx.kind(z[index], part, ctx.outgoing, weights, scratch)
-                own = grad_z[index] if total is None else total
-                gradient_of_z(pairs, grad[index], held, own, sums, ctx.residual)
-                if total is not None:
-                    grad_z[index].copy_(total)
-            of_parameters = sums.of(parameters)
-        return (grad_z, None, None, None, None, *of_parameters)
+def triangle_multiplication_backward(
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    residual: bool,
+    grad: torch.Tensor,
+    wanted: Sequence[bool],  # noqa: ARG001 - all gradients come from the same sweeps
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of z and of the parameters in their order, of all that are there."""
+    size = z.shape[-2]
+    hidden = parameters.a_p_weight.shape[0]
+    wide = sum_dtype(z.dtype)
+    grad_z = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+    held = z.new_empty(hidden, size, size, dtype=held_dtype(z.dtype))
+    total = None if z.dtype == wide else z.new_empty(z.shape[-3:], dtype=wide)
+    scratch = Scratch(z, hidden, BACKWARD_GROUPS + (held.dtype != wide), BACKWARD_BLOCKS)
+    mask = full_mask(z, mask)
+    weights = fold(parameters, wide)
+    sums = Sums(weights)
+    for index in indices(z):
+        pairs = Pairs(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
+        own = grad_z[index] if total is None else total
+        gradient_of_z(pairs, grad[index], held, own, sums, residual)
+        if total is not None:
+            grad_z[index].copy_(total)
+    return (grad_z, *sums.of(parameters))

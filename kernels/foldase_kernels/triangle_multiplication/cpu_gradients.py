@@ -53,8 +53,10 @@ class Sums:
             for part, value in (("weight", (weight * product).sum(0)), ("bias", weight.T @ total)):
                 known = grads.get(f"{norm}_{part}")
                 grads[f"{norm}_{part}"] = value if known is None else known + value
+        # Copies: results of an operator may not share memory.
         return tuple(
-            None if tensor is None else grads[name].to(tensor.dtype) for name, tensor in p._asdict().items()
+            None if tensor is None else grads[name].to(tensor.dtype, copy=True)
+            for name, tensor in p._asdict().items()
         )
 
 

@@ -32,9 +32,6 @@ SMALL = 4 * 2**20
 PAIRS = 1024
 """Pairs in a block of rows; a row longer than that is a block of its own."""
 
-DEVICE_PAIRS = 2**15
-"""The same where every operation is a launch."""
-
 FORWARD_BLOCKS = 4
 """Block buffers of the forward pass, each ``[pairs, max(c_z, C)]``."""
 
@@ -120,19 +117,19 @@ def scratch_bound(size: int, width: int, hidden: int, dtype: torch.dtype, *, bac
 class Scratch:
     """Buffers for one leading index after another: groups of channels, blocks of rows, statistics."""
 
-    def __init__(self, z: torch.Tensor, hidden: int, groups: int, blocks: int, operand: torch.dtype) -> None:
+    def __init__(self, z: torch.Tensor, hidden: int, groups: int, blocks: int) -> None:
         size, width = z.shape[-2:]
         wide = sum_dtype(z.dtype)
-        pairs = block_pairs(size) if z.device.type == "cpu" else size * max(1, DEVICE_PAIRS // size)
+        pairs = block_pairs(size)
         self.rows = pairs // size
         self.channels = group_size(size, hidden, wide, groups)
 
-        def buffer(*shape: int, dtype: torch.dtype = wide) -> torch.Tensor:
-            return torch.empty(shape, dtype=dtype, device=z.device)
+        def buffer(*shape: int) -> torch.Tensor:
+            return torch.empty(shape, dtype=wide, device=z.device)
 
         self.mean, self.rstd = buffer(size, size), buffer(size, size)
         self.logits = buffer(4 * self.channels * pairs)
-        self.groups = tuple(buffer(self.channels, size, size, dtype=operand) for _ in range(groups))
+        self.groups = tuple(buffer(self.channels, size, size) for _ in range(groups))
         self._blocks = tuple(buffer(pairs * max(width, hidden)) for _ in range(blocks))
 
     def block(self, number: int, *shape: int) -> torch.Tensor:
@@ -154,15 +151,6 @@ class Pairs:
         self.z, self.mask, self.outgoing, self.weights, self.scratch = z, mask, outgoing, weights, scratch
         self.size, self.width = z.shape[-2:]
         self.hidden = weights.pair.shape[1]
-
-    @staticmethod
-    def operand_dtype(dtype: torch.dtype) -> torch.dtype:
-        """The dtype of a and b for z of a dtype."""
-        return sum_dtype(dtype)
-
-    def start(self) -> None:
-        """Prepare for the forward pass."""
-        self.measure()
 
     def measure(self) -> None:
         """Compute the statistics of the first norm."""

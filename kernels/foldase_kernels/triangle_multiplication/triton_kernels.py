@@ -1,8 +1,9 @@
 """Triton kernels of triangle multiplication: what comes before the products over k, and what comes after.
 
-A program owns a block of pairs and reads nothing of others, so a result may overwrite z, or x where x lies
-in the memory of the result. Pairs are counted flat over rows and columns; offsets are 64 bits wide. Norms
-are computed in float32, their scale and shift are folded into the weights.
+An operand is a tuple: pointer, then the strides of rows, columns and channels. A program owns a block of
+pairs and reads nothing of others, so a result may overwrite z, or x where x lies in the memory of the result.
+Pairs are counted flat over rows and columns; offsets are 64 bits wide. Norms are computed in float32, their
+scale and shift are folded into the weights.
 """
 
 from __future__ import annotations
@@ -12,27 +13,57 @@ import triton.language as tl
 
 
 @triton.jit
+def _load(
+    operand: tl.tuple, pairs: tl.tensor, channels: tl.tensor, size: tl.int32, width: tl.int32
+) -> tl.tensor:
+    """Channels of a block of pairs, float32 ``[pairs, channels]``, 0 outside."""
+    start = (pairs // size).to(tl.int64) * operand[1] + (pairs % size).to(tl.int64) * operand[2]
+    inside = (pairs < size * size)[:, None] & (channels < width)[None, :]
+    at = operand[0] + start[:, None] + channels.to(tl.int64)[None, :] * operand[3]
+    return tl.load(at, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _shown(mask: tl.tuple, pairs: tl.tensor, size: tl.int32) -> tl.tensor:
+    """Which of a block of pairs exist and are real."""
+    real = pairs < size * size
+    if mask is not None:
+        place = (pairs // size).to(tl.int64) * mask[1] + (pairs % size).to(tl.int64) * mask[2]
+        real = real & (tl.load(mask[0] + place, mask=real, other=0) != 0)
+    return real
+
+
+@triton.jit
+def _scaled(
+    operand: tl.tuple,
+    pairs: tl.tensor,
+    size: tl.int32,
+    width: tl.int32,
+    epsilon: tl.float32,
+    WIDTH: tl.constexpr,
+) -> tl.tuple:
+    """Pairs less their mean, over their deviation, 0 outside, and 1 over the deviation."""
+    channels = tl.arange(0, WIDTH)
+    values = _load(operand, pairs, channels, size, width)
+    mean = tl.sum(values, 1) / width
+    inside = (pairs < size * size)[:, None] & (channels < width)[None, :]
+    values = tl.where(inside, values - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(values * values, 1) / width + epsilon)
+    return values * scale[:, None], scale
+
+
+@triton.jit
 def _normed(
-    tensor: tl.tensor,
-    stride_row: tl.int64,
-    stride_column: tl.int64,
-    stride_channel: tl.int64,
+    operand: tl.tuple,
     pairs: tl.tensor,
     size: tl.int32,
     width: tl.int32,
     epsilon: tl.float32,
     WIDTH: tl.constexpr,
 ) -> tl.tensor:
-    """Pairs of a tensor less their mean, over their deviation, float32 ``[pairs, WIDTH]``, 0 outside."""
-    channels = tl.arange(0, WIDTH)
-    start = (pairs // size).to(tl.int64) * stride_row + (pairs % size).to(tl.int64) * stride_column
-    inside = (pairs < size * size)[:, None] & (channels < width)[None, :]
-    at = tensor + start[:, None] + channels.to(tl.int64)[None, :] * stride_channel
-    values = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.sum(values, 1) / width
-    values = tl.where(inside, values - mean[:, None], 0.0)
-    deviation = tl.sqrt(tl.sum(values * values, 1) / width + epsilon)
-    return values / deviation[:, None]
+    """Only the first of :func:`_scaled`."""
+    values, _ = _scaled(operand, pairs, size, width, epsilon, WIDTH)
+    return values
 
 
 @triton.jit
@@ -55,13 +86,8 @@ def _linear(
 
 @triton.jit
 def operands_kernel(
-    z: tl.tensor,
-    stride_row: tl.int64,
-    stride_column: tl.int64,
-    stride_channel: tl.int64,
-    mask: tl.tensor,
-    mask_row: tl.int64,
-    mask_column: tl.int64,
+    z: tl.tuple,
+    mask: tl.tuple,
     weight: tl.tensor,
     shift: tl.tensor,
     a: tl.tensor,
@@ -72,7 +98,6 @@ def operands_kernel(
     first: tl.int32,
     count: tl.int32,
     epsilon: tl.float32,
-    MASKED: tl.constexpr,
     PAIRS: tl.constexpr,
     WIDTH: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -80,15 +105,10 @@ def operands_kernel(
     """Write a and b ``[count, N, N]``: channels from ``first`` of ``weight`` ``[4, hidden, width]``."""
     pairs = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
     own = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    normed = _normed(z, stride_row, stride_column, stride_channel, pairs, size, width, epsilon, WIDTH)
-    real = pairs < size * size
-    if MASKED:
-        place = (pairs // size).to(tl.int64) * mask_row + (pairs % size).to(tl.int64) * mask_column
-        shown = tl.load(mask + place, mask=real, other=0) != 0
-    else:
-        shown = real
+    normed = _normed(z, pairs, size, width, epsilon, WIDTH)
+    shown = _shown(mask, pairs, size)
     inside = own < count
-    store = real[:, None] & inside[None, :]
+    store = (pairs < size * size)[:, None] & inside[None, :]
     place = own.to(tl.int64)[None, :] * size * size + pairs.to(tl.int64)[:, None]
     columns = first + own
     for side in tl.static_range(2):
@@ -101,18 +121,9 @@ def operands_kernel(
 
 @triton.jit
 def finish_kernel(
-    z: tl.tensor,
-    stride_row: tl.int64,
-    stride_column: tl.int64,
-    stride_channel: tl.int64,
-    x: tl.tensor,
-    x_row: tl.int64,
-    x_column: tl.int64,
-    x_channel: tl.int64,
-    result: tl.tensor,
-    result_row: tl.int64,
-    result_column: tl.int64,
-    result_channel: tl.int64,
+    z: tl.tuple,
+    x: tl.tuple,
+    result: tl.tuple,
     gate_weight: tl.tensor,
     gate_shift: tl.tensor,
     out_weight: tl.tensor,
@@ -129,20 +140,18 @@ def finish_kernel(
 ) -> None:
     """Norm and output layer of x, times the gate, plus z. All of a block is read before it is written."""
     pairs = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
-    normed = _normed(z, stride_row, stride_column, stride_channel, pairs, size, width, epsilon, WIDTH)
-    products = _normed(x, x_row, x_column, x_channel, pairs, size, hidden, epsilon, HIDDEN)
+    normed = _normed(z, pairs, size, width, epsilon, WIDTH)
+    products = _normed(x, pairs, size, hidden, epsilon, HIDDEN)
     row, column = (pairs // size).to(tl.int64), (pairs % size).to(tl.int64)
-    real = pairs < size * size
+    start = result[0] + (row * result[1] + column * result[2])[:, None]
     for first in range(0, width, CHANNELS):
         own = first + tl.arange(0, CHANNELS)
         inside = own < width
         update = _linear(products, out_weight, out_shift, own, inside, hidden, HIDDEN)
         gate = _linear(normed, gate_weight, gate_shift, own, inside, width, WIDTH)
         update = update * tl.sigmoid(gate)
-        both = real[:, None] & inside[None, :]
-        channel = own.to(tl.int64)[None, :]
         if RESIDUAL:
-            place = row[:, None] * stride_row + column[:, None] * stride_column + channel * stride_channel
-            update += tl.load(z + place, mask=both, other=0.0).to(tl.float32)
-        place = row[:, None] * result_row + column[:, None] * result_column + channel * result_channel
-        tl.store(result + place, update.to(result.dtype.element_ty), mask=both)
+            update += _load(z, pairs, own, size, width)
+        both = (pairs < size * size)[:, None] & inside[None, :]
+        at = start + own.to(tl.int64)[None, :] * result[3]
+        tl.store(at, update.to(result[0].dtype.element_ty), mask=both)
