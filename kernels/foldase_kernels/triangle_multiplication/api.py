@@ -64,6 +64,7 @@ def triangle_multiplication(
     outgoing: bool = True,
     residual: bool = False,
     inplace: bool = False,
+    factor: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
     """Update every pair from all triangles that it closes.
@@ -96,6 +97,8 @@ def triangle_multiplication(
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
             inference: refused where a gradient is needed.
+        factor: on the update, broadcastable to z, before z is added: a dropout mask. A constant, without a
+            gradient.
         backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose; it
             never takes ``triton``, whose kernels have run in Triton's interpreter only, not on a GPU.
 
@@ -106,11 +109,30 @@ def triangle_multiplication(
         ValueError: an argument does not fit (it is named, with its shape and what was expected), or the
             backend does not exist here.
     """
-    check_arguments(z, parameters, mask, inplace)
+    check_arguments(z, parameters, mask, inplace, factor)
     name = _name(backend, z.device)
-    if not inplace:
+    if inplace:
+        with torch.no_grad():
+            if name == "cpu":
+                return triangle_multiplication_cpu_(z, parameters, mask, outgoing, factor)
+            if factor is None and name in _IN_PLACE:
+                return _IN_PLACE[name](z, parameters, mask, outgoing)
+            return z.copy_(_updated(name, z, parameters, mask, outgoing, True, factor))
+    return _updated(name, z, parameters, mask, outgoing, residual, factor)
+
+
+def _updated(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    residual: bool,
+    factor: torch.Tensor | None,
+) -> torch.Tensor:
+    if factor is None:
         return _BACKENDS[name](z, parameters, mask, outgoing, residual)
-    with torch.no_grad():
-        if name in _IN_PLACE:
-            return _IN_PLACE[name](z, parameters, mask, outgoing)
-        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    if name == "cpu":
+        return triangle_multiplication_cpu(z, parameters, mask, outgoing, residual, factor)
+    update = (_BACKENDS[name](z, parameters, mask, outgoing, False) * factor).to(z.dtype)
+    return z + update if residual else update

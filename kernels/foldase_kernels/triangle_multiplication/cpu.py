@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,20 +43,25 @@ def triangle_multiplication_cpu(
     mask: torch.Tensor | None,
     outgoing: bool,
     residual: bool,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The update, or ``z + update`` with ``residual``; shapes and memory as in the API."""
     if _is_small(z, parameters):
         with torch.autocast("cpu", enabled=False):
-            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    result: torch.Tensor = Tiled.apply(z, mask, outgoing, residual, Pairs, *parameters)  # type: ignore[no-untyped-call]
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual, factor)
+    result: torch.Tensor = Tiled.apply(z, mask, outgoing, residual, Pairs, *parameters, factor)  # type: ignore[no-untyped-call]
     return result
 
 
 def triangle_multiplication_cpu_(
-    z: torch.Tensor, parameters: TriangleMultiplicationParameters, mask: torch.Tensor | None, outgoing: bool
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Write ``z + update`` into z; only without gradients."""
-    run(z, parameters, mask, outgoing, residual=True, result=z, kind=Pairs)
+    run(z, parameters, mask, outgoing, residual=True, result=z, kind=Pairs, factor=factor)
     return z
 
 
@@ -76,6 +81,7 @@ def run(
     residual: bool,
     result: torch.Tensor,
     kind: type[Pairs],
+    factor: torch.Tensor | None = None,
 ) -> None:
     """Write the update, or ``z + update``, into ``result``, which may be z; ``kind`` does the tiles."""
     size, width = z.shape[-2:]
@@ -92,9 +98,19 @@ def run(
         for index in _indices(z):
             x = result[index][..., :hidden].movedim(-1, 0) if held is None else held
             pairs = kind(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
+            pairs.factor = None if factor is None else factor.expand(z.shape)[index]
             pairs.start()
             pairs.multiply(x)
             pairs.finish(x, result[index], residual)
+
+
+def _split(
+    tensors: Sequence[torch.Tensor | None],
+) -> tuple[TriangleMultiplicationParameters, torch.Tensor | None]:
+    """Parameters, and the factor on the update where one follows them."""
+    count = len(TriangleMultiplicationParameters._fields)
+    named = TriangleMultiplicationParameters(*tensors[:count])  # type: ignore[arg-type]
+    return named, tensors[count] if len(tensors) > count else None
 
 
 class Tiled(torch.autograd.Function):
@@ -110,10 +126,10 @@ class Tiled(torch.autograd.Function):
         kind: type[Pairs],
         *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The update; ``kind`` does the tiles, ``tensors`` are the parameters in their order."""
-        parameters = TriangleMultiplicationParameters(*tensors)  # type: ignore[arg-type]
+        """The update; ``kind`` does the tiles, ``tensors`` are parameters in their order and the factor."""
+        parameters, factor = _split(tensors)
         result = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-        run(z, parameters, mask, outgoing, residual, result, kind)
+        run(z, parameters, mask, outgoing, residual, result, kind, factor)
         ctx.save_for_backward(z, mask, *tensors)
         ctx.outgoing, ctx.residual, ctx.kind = outgoing, residual, kind
         return result
@@ -123,7 +139,7 @@ class Tiled(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of z and of the parameters."""
         z, mask, *tensors = ctx.saved_tensors
-        parameters = TriangleMultiplicationParameters(*tensors)
+        parameters, factor = _split(tensors)
         size = z.shape[-2]
         hidden = parameters.a_p_weight.shape[0]
         wide = sum_dtype(z.dtype)
@@ -139,9 +155,11 @@ class Tiled(torch.autograd.Function):
             for index in _indices(z):
                 part = None if mask is None else mask[index]
                 pairs = ctx.kind(z[index], part, ctx.outgoing, weights, scratch)
+                pairs.factor = None if factor is None else factor.expand(z.shape)[index]
                 own = grad_z[index] if total is None else total
                 gradient_of_z(pairs, grad[index], held, own, sums, ctx.residual)
                 if total is not None:
                     grad_z[index].copy_(total)
             of_parameters = sums.of(parameters)
-        return (grad_z, None, None, None, None, *of_parameters)
+        rest = len(tensors) - len(of_parameters)
+        return (grad_z, None, None, None, None, *of_parameters, *(None,) * rest)
