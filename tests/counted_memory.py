@@ -27,8 +27,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in self.alive:
-                self.foreign.add(leaf.untyped_storage()._cdata)
+            if isinstance(leaf, torch.Tensor):
+                self._leave_out(leaf.untyped_storage())
         result = self._run(function, args, kwargs or {})
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -41,6 +41,14 @@ class LiveBytes(TorchDispatchMode):
         # An operator of ours is looked into: its kernel is called below this mode, what it does under it.
         with self:
             return function.redispatch(DispatchKeySet(DispatchKey.CPU), *args, **kwargs)
+
+    def _leave_out(self, storage):
+        key = storage._cdata
+        if key in self.alive or key in self.foreign:
+            return
+        self.foreign.add(key)
+        # Its address may soon be that of another storage, which counts.
+        weakref.finalize(storage, self.foreign.discard, key)
 
     def _count(self, storage):
         key = storage._cdata

@@ -1,6 +1,13 @@
-"""How many bytes the CPU path holds at once: counted, tensor by tensor."""
+"""How many bytes the CPU path holds at once: counted, tensor by tensor, and seen by the system."""
 
 from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +15,9 @@ from counted_memory import peak_of
 
 from foldase_kernels import evoformer_attention
 from foldase_kernels.attention import cpu, cpu_tiles
+
+RSS_SHARE, RSS_SLACK = 0.15, 100 * 2**20
+"""How far the process's growth may be from what is counted."""
 
 
 def make(size, rows, heads=4, width=32, *, grad):
@@ -91,3 +101,39 @@ def test_a_bias_is_never_expanded():
     counted = peak_of(lambda: forward("cpu", tensors))
     expanded = 64 * 4 * 256 * 256 * 4
     assert counted < 0.4 * expanded
+
+
+@pytest.mark.verify
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of a process from /proc")
+@pytest.mark.parametrize("way", ["forward", "both_ways"])
+def test_the_system_sees_what_was_counted(way):
+    """In a fresh process; all scores would take a GiB."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, __file__, way]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    resident, counted = json.loads(done.stdout)
+    assert abs(resident - counted) <= RSS_SHARE * counted + RSS_SLACK
+
+
+def resident_bytes(field):
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.search(rf"{field}:\s+(\d+) kB", status).group(1)) * 1024
+
+
+def measured(way):
+    """Growth of the resident set and counted peak of one call."""
+    torch.set_num_threads(1)
+    run, grad = globals()[way], way == "both_ways"
+    run("cpu", make(64, 8, grad=grad))
+    tensors = make(768, 128, grad=grad)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_bytes("VmRSS")
+    kept = run("cpu", tensors)
+    growth = resident_bytes("VmHWM") - before
+    del kept
+    return growth, peak_of(lambda: run("cpu", tensors))
+
+
+if __name__ == "__main__":
+    print(json.dumps(measured(sys.argv[1])))

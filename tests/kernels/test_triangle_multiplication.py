@@ -213,6 +213,27 @@ def test_in_place(backend, outgoing, leading, cpu_form):
     assert (base[..., 7] == 0).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("leading", [(), (2,)], ids=str)
+def test_a_factor_on_the_update(backend, leading, cpu_form):
+    """As dropout shared along rows or columns: in the result, its gradients, and in place."""
+    z, parameters = make(9, leading=leading)
+    mask, weight = draw_mask("some", 9, leading), torch.randn(*z.shape, dtype=z.dtype)
+    for factor in (torch.rand(1, 9, 6, dtype=z.dtype), torch.rand(*leading, 9, 1, 6, dtype=z.dtype)):
+        options = {"mask": mask, "factor": factor, "backend": backend}
+        found, grads = with_gradients(z, parameters, weight, residual=True, **options)
+        wanted, expected = with_gradients(z, parameters, weight * factor, mask=mask, backend="reference")
+        expected = {**expected, "z": expected["z"] + weight}
+        assert relative(found, z + factor * wanted) <= EXACT
+        assert all(
+            relative(grads[name], expected[name]) <= EXACT
+            for name in ("z", *TriangleMultiplicationParameters._fields)
+        )
+        own = z.clone()
+        assert triangle_multiplication(own, parameters, inplace=True, **options) is own
+        assert relative(own, found) <= EXACT
+
+
 def test_in_place_under_no_grad_takes_trained_parameters():
     z, parameters = make(5)
     for tensor in parameters:
@@ -272,6 +293,11 @@ def bad_calls():
     yield "mask has shape .4, 5.", {"mask": torch.ones(4, 5, dtype=torch.bool)}
     yield "mask has shape .2, 5, 5.", {"mask": torch.ones(2, 5, 5, dtype=torch.bool)}
     yield "mask is on meta", {"mask": torch.ones(5, 5, dtype=torch.bool, device="meta")}
+    yield "factor is torch.bool", {"factor": torch.ones(5, 5, 6, dtype=torch.bool)}
+    yield "factor has shape .5, 6, 6.", {"factor": torch.ones(5, 6, 6)}
+    yield "factor has shape .1, 5, 5, 6.", {"factor": torch.ones(1, 5, 5, 6)}
+    yield "factor is on meta", {"factor": torch.ones(5, 5, 6, device="meta")}
+    yield "factor requires a gradient", {"factor": torch.ones(5, 5, 6, requires_grad=True)}
     yield "inplace is True where", {"z": z.clone().requires_grad_(), "inplace": True}
     trained = changed(z_weight=parameters.z_weight.clone().requires_grad_())
     yield "inplace is True where", {"parameters": trained, "inplace": True}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 
 from foldase_kernels.backend_choice import automatic, chosen_backend
@@ -32,13 +34,15 @@ def _new(
     mask: torch.Tensor | None,
     outgoing: bool,
     residual: bool,
+    factor: torch.Tensor | None,
 ) -> torch.Tensor:
-    if name == "cpu" and cpu.is_small(z, parameters):
-        with no_autocast(z.device):
-            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    if name == "reference":
-        return triangle_multiplication_reference(z, parameters, mask, outgoing, residual)
-    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, outgoing, residual, name)
+    if name == "reference" or (name == "cpu" and cpu.is_small(z, parameters)):
+        with nullcontext() if name == "reference" else no_autocast(z.device):
+            return triangle_multiplication_reference(z, parameters, mask, outgoing, residual, factor)
+    if factor is not None and name not in op.FACTOR_INSIDE:
+        update = (_new(name, z, parameters, mask, outgoing, False, None) * factor).to(z.dtype)
+        return z + update if residual else update
+    result: torch.Tensor = op.triangle_multiplication(z, *parameters, mask, factor, outgoing, residual, name)
     return result
 
 
@@ -50,11 +54,13 @@ def _in_place(
     mask: torch.Tensor | None,
     outgoing: bool,
     _residual: bool,
+    factor: torch.Tensor | None,
 ) -> torch.Tensor:
-    if name == "reference":
-        return z.copy_(triangle_multiplication_reference(z, parameters, mask, outgoing, residual=True))
+    if name == "reference" or (factor is not None and name not in op.FACTOR_INSIDE):
+        return z.copy_(_new(name, z, parameters, mask, outgoing, True, factor))
+    given = () if factor is None else (factor,)
     with no_autocast(z.device):
-        op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z)
+        op.BACKENDS[name][0](z, parameters, mask, outgoing, True, z, *given)
     return z
 
 
@@ -66,6 +72,7 @@ def triangle_multiplication(
     outgoing: bool = True,
     residual: bool = False,
     inplace: bool = False,
+    factor: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> torch.Tensor:
     """Update every pair from all triangles that it closes.
@@ -104,6 +111,8 @@ def triangle_multiplication(
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
             inference: refused where a gradient is needed.
+        factor: on the update, broadcastable to z, before z is added: a dropout mask. A constant, without a
+            gradient. Backend ``triton`` multiplies outside of its kernels, at the cost of two tensors like z.
         backend: ``"auto"``, or a name from :func:`available_backends`. ``auto`` logs once what it chose, on a
             GPU ``triton`` where it can, for the sake of memory (it has run in the interpreter only).
 
@@ -113,8 +122,8 @@ def triangle_multiplication(
     Raises:
         ValueError: an argument does not fit (it is named), or the backend does not exist here.
     """
-    check_arguments(z, parameters, mask, inplace)
+    check_arguments(z, parameters, mask, inplace, factor)
     known, suits = ("reference", *op.BACKENDS), triton.suits(z, parameters)
     name = chosen_backend(_NAME, backend, known, z.device, suits_triton=suits)
     run = _in_place if inplace else _new
-    return run(name, z, parameters, mask, outgoing, residual)
+    return run(name, z, parameters, mask, outgoing, residual, factor)

@@ -74,6 +74,20 @@ def _check_mask(z: torch.Tensor, mask: torch.Tensor) -> None:
         raise ValueError(f"mask is on {mask.device}, z on {z.device}")
 
 
+def _check_factor(z: torch.Tensor, factor: torch.Tensor) -> None:
+    if not factor.dtype.is_floating_point:
+        raise ValueError(f"factor is {factor.dtype}; expected a floating dtype")
+    missing = z.dim() - factor.dim()
+    if missing < 0 or any(f not in (1, n) for f, n in zip(factor.shape, z.shape[missing:], strict=True)):
+        raise ValueError(
+            f"factor has shape {_shape(factor)}, which does not broadcast to that of z, {_shape(z)}"
+        )
+    if factor.device != z.device:
+        raise ValueError(f"factor is on {factor.device}, z on {z.device}")
+    if factor.requires_grad:
+        raise ValueError("factor requires a gradient; expected a constant, such as a dropout mask")
+
+
 def _check_inplace(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> None:
     tensors = (z, *(tensor for tensor in parameters if tensor is not None))
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -89,7 +103,11 @@ def _check_inplace(z: torch.Tensor, parameters: TriangleMultiplicationParameters
 
 
 def check_arguments(
-    z: torch.Tensor, parameters: TriangleMultiplicationParameters, mask: torch.Tensor | None, inplace: bool
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    inplace: bool,
+    factor: torch.Tensor | None = None,
 ) -> None:
     """Check shapes, dtypes and devices of one call.
 
@@ -100,5 +118,7 @@ def check_arguments(
     _check_parameters(z, parameters)
     if mask is not None:
         _check_mask(z, mask)
+    if factor is not None:
+        _check_factor(z, factor)
     if inplace:
         _check_inplace(z, parameters)

@@ -55,6 +55,7 @@ def triangle_multiplication_forward(
     outgoing: bool,
     residual: bool,
     result: torch.Tensor,
+    factor: torch.Tensor | None = None,
 ) -> None:
     """Write the update, or ``z + update``, into ``result``, which may be z; memory as in the API."""
     size, width = z.shape[-2:]
@@ -69,6 +70,7 @@ def triangle_multiplication_forward(
     for index in indices(z):
         x = result[index][..., :hidden].movedim(-1, 0) if held is None else held
         pairs = Pairs(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
+        pairs.factor = None if factor is None else factor.expand(z.shape)[index]
         pairs.measure()
         pairs.multiply(x)
         pairs.finish(x, result[index], residual)
@@ -82,6 +84,7 @@ def triangle_multiplication_backward(
     residual: bool,
     grad: torch.Tensor,
     wanted: Sequence[bool],  # noqa: ARG001 - all gradients come from the same sweeps
+    factor: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor | None, ...]:
     """Gradients of z and of the parameters in their order, of all that are there."""
     size = z.shape[-2]
@@ -96,6 +99,7 @@ def triangle_multiplication_backward(
     sums = Sums(weights)
     for index in indices(z):
         pairs = Pairs(z[index], None if mask is None else mask[index], outgoing, weights, scratch)
+        pairs.factor = None if factor is None else factor.expand(z.shape)[index]
         own = grad_z[index] if total is None else total
         gradient_of_z(pairs, grad[index], held, own, sums, residual)
         if total is not None:

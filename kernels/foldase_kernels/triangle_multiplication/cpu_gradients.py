@@ -93,6 +93,8 @@ def _through_output(
         shape = grad[rows].shape
         of_out = scratch.block(4, *normed.shape)
         torch.mul(grad[rows], gate.view(shape), out=of_out.view(shape))
+        if pairs.factor is not None:
+            of_out.view(shape).mul_(pairs.factor[rows])
         of_gate = out.mul_(of_out).mul_(gate.neg_().add_(1.0))
         sums.out.addmm_(of_out.T, x.T)
         sums.out_shift.add_(of_out.sum(0))

@@ -151,6 +151,8 @@ class Pairs:
         self.z, self.mask, self.outgoing, self.weights, self.scratch = z, mask, outgoing, weights, scratch
         self.size, self.width = z.shape[-2:]
         self.hidden = weights.pair.shape[1]
+        self.factor: torch.Tensor | None = None
+        """On the update, expanded to the shape of z."""
 
     def measure(self) -> None:
         """Compute the statistics of the first norm."""
@@ -249,6 +251,8 @@ class Pairs:
             x, _ = self.normed_products(held, rows)
             out, gate = self.outputs(self.normed(rows, 0), x)
             update = out.mul_(gate).view(result[rows].shape)
+            if self.factor is not None:
+                update.mul_(self.factor[rows])
             if residual:
                 update.add_(self.z[rows])
             result[rows].copy_(update)

@@ -19,34 +19,15 @@ from foldase_kernels.triangle_multiplication.parameters import TriangleMultiplic
 FIELDS = TriangleMultiplicationParameters._fields
 COUNT = len(FIELDS)
 _TENSORS = ", ".join(f"Tensor{'?' if name.endswith('_bias') else ''} {name}" for name in FIELDS)
-_ARGUMENTS = f"Tensor z, {_TENSORS}, Tensor? mask, bool outgoing, bool residual, str backend"
+_ARGUMENTS = f"Tensor z, {_TENSORS}, Tensor? mask, Tensor? factor, bool outgoing, bool residual, str backend"
 FORWARD_SCHEMA = f"({_ARGUMENTS}) -> Tensor"
 BACKWARD_SCHEMA = f"(Tensor grad, bool[] wanted, {_ARGUMENTS}) -> Tensor[]"
 """``wanted`` tells of z and every parameter whether its gradient is returned."""
 
-Forward = Callable[
-    [
-        torch.Tensor,
-        TriangleMultiplicationParameters,
-        torch.Tensor | None,
-        bool,
-        bool,
-        torch.Tensor,
-    ],
-    None,
-]
-Backward = Callable[
-    [
-        torch.Tensor,
-        TriangleMultiplicationParameters,
-        torch.Tensor | None,
-        bool,
-        bool,
-        torch.Tensor,
-        Sequence[bool],
-    ],
-    tuple[torch.Tensor | None, ...],
-]
+Forward = Callable[..., None]
+"""Takes z, parameters, mask, outgoing, residual, the result, and a factor only where there is one."""
+Backward = Callable[..., tuple[torch.Tensor | None, ...]]
+"""The same with the gradient and what is wanted instead of the result."""
 
 BACKENDS: dict[str, tuple[Forward, Backward]] = {
     "cpu": (cpu.triangle_multiplication_forward, cpu.triangle_multiplication_backward),
@@ -54,14 +35,22 @@ BACKENDS: dict[str, tuple[Forward, Backward]] = {
 }
 
 
+FACTOR_INSIDE = ("cpu",)
+"""Backends that multiply the update by a factor before they add z."""
+
+
+def _given(factor: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    return () if factor is None else (factor,)
+
+
 @torch.library.custom_op("foldase::triangle_multiplication", mutates_args=(), schema=FORWARD_SCHEMA)
 def triangle_multiplication(z: torch.Tensor, *arguments: Any) -> torch.Tensor:
     """The update of z; arguments as in the schema, already checked."""
     parameters = TriangleMultiplicationParameters(*arguments[:COUNT])
-    mask, outgoing, residual, backend = arguments[COUNT:]
+    mask, factor, outgoing, residual, backend = arguments[COUNT:]
     result = torch.empty(z.shape, dtype=z.dtype, device=z.device)
     with no_autocast(z.device):
-        BACKENDS[backend][0](z, parameters, mask, outgoing, residual, result)
+        BACKENDS[backend][0](z, parameters, mask, outgoing, residual, result, *_given(factor))
     return result
 
 
@@ -71,9 +60,10 @@ def triangle_multiplication_backward(
 ) -> list[torch.Tensor]:
     """The gradients that are wanted, of z and the parameters in their order."""
     parameters = TriangleMultiplicationParameters(*arguments[:COUNT])
-    mask, outgoing, residual, backend = arguments[COUNT:]
+    mask, factor, outgoing, residual, backend = arguments[COUNT:]
     with no_autocast(z.device):
-        grads = BACKENDS[backend][1](z, parameters, mask, outgoing, residual, grad, wanted)
+        run = BACKENDS[backend][1]
+        grads = run(z, parameters, mask, outgoing, residual, grad, wanted, *_given(factor))
     return [own for own, needed in zip(grads, wanted, strict=True) if needed and own is not None]
 
 
@@ -97,7 +87,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> N
 def _differentiate(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
     wanted = list(ctx.needs_input_grad[: COUNT + 1])
     grads = iter(triangle_multiplication_backward(grad, wanted, *ctx.saved_tensors, *ctx.constants))
-    return (*(next(grads) if needed else None for needed in wanted), None, None, None, None)
+    return (*(next(grads) if needed else None for needed in wanted), None, None, None, None, None)
 
 
 triangle_multiplication.register_autograd(_differentiate, setup_context=_setup_context)

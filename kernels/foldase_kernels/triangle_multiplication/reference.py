@@ -24,6 +24,7 @@ def triangle_multiplication_reference(
     mask: torch.Tensor | None,
     outgoing: bool,
     residual: bool,
+    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The update, or ``z + update`` with ``residual``; shapes as in the API.
 
@@ -44,4 +45,6 @@ def triangle_multiplication_reference(
     x = functional.layer_norm(x, x.shape[-1:], p.norm_out_weight, p.norm_out_bias, EPSILON)
     gate = torch.sigmoid(functional.linear(n, p.g_weight, p.g_bias))
     update = gate * functional.linear(x, p.z_weight, p.z_bias)
+    if factor is not None:
+        update = update * factor
     return (z + update if residual else update).to(z.dtype)

@@ -1,19 +1,38 @@
 """The Evoformer: blocks that let an alignment and its pairs of residues inform one another.
 
 Shapes: S sequences, N residues, c_m and c_z channels of alignment (m) and pair (z) representation.
+
+Memory is told in U, the bytes of z. A block never holds logits, hidden layers or projections whole: what lies
+between a representation and its update exists for a group of rows or channels at a time.
+:class:`EvoformerBlock` says what remains.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from foldase_models.layers.dims import EvoformerDims
 from foldase_models.layers.msa import MSAColumnAttention, MSARowAttentionWithPairBias
 from foldase_models.layers.outer_product import OuterProductMean
 from foldase_models.layers.primitives import DropoutColumnwise, DropoutRowwise
+from foldase_models.layers.row_groups import check_in_place
 from foldase_models.layers.transition import Transition
 from foldase_models.layers.triangle import TriangleAttention, TriangleMultiplication
+
+Segment = Callable[..., torch.Tensor]
+"""A part of a block, from representations and masks to one new representation."""
+
+
+def _run(segment: Segment, *arguments: object, checkpoint: bool) -> torch.Tensor:
+    """A part of a block; with ``checkpoint`` only its arguments are kept for the backward pass."""
+    if not (checkpoint and torch.is_grad_enabled()):
+        return segment(*arguments)
+    result: torch.Tensor = torch_checkpoint(segment, *arguments, use_reentrant=False)
+    return result
 
 
 class PairStack(nn.Module):
@@ -30,18 +49,50 @@ class PairStack(nn.Module):
         self.ps_dropout_row_layer = DropoutRowwise(dims.pair_dropout)
         self.ps_dropout_column_layer = DropoutColumnwise(dims.pair_dropout)
 
-    def forward(self, z: torch.Tensor, pair_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """New ``z`` ``[..., N, N, c_z]``; ``pair_mask`` boolean ``[..., N, N]``."""
-        z = z + self.ps_dropout_row_layer(self.tri_mul_out(z, pair_mask))
-        z = z + self.ps_dropout_row_layer(self.tri_mul_in(z, pair_mask))
-        z = z + self.ps_dropout_row_layer(self.tri_att_start(z, pair_mask))
-        z = z + self.ps_dropout_column_layer(self.tri_att_end(z, pair_mask))
-        out: torch.Tensor = z + self.pair_transition(z, pair_mask)
+    def _multiply(self, z: torch.Tensor, mask: torch.Tensor | None, inplace: bool) -> torch.Tensor:
+        for layer in (self.tri_mul_out, self.tri_mul_in):
+            z = layer(z, mask, residual=True, factor=self.ps_dropout_row_layer.factor(z), inplace=inplace)
+        return z
+
+    def _attend(self, z: torch.Tensor, mask: torch.Tensor | None, inplace: bool) -> torch.Tensor:
+        layers = (
+            (self.tri_att_start, self.ps_dropout_row_layer),
+            (self.tri_att_end, self.ps_dropout_column_layer),
+        )
+        for layer, dropout in layers:
+            z = layer(z, mask, residual=True, factor=dropout.factor(z), inplace=inplace)
+        return z
+
+    def forward(
+        self,
+        z: torch.Tensor,
+        pair_mask: torch.Tensor | None = None,
+        *,
+        inplace: bool = False,
+        checkpoint: bool = False,
+    ) -> torch.Tensor:
+        """New ``z`` ``[..., N, N, c_z]``; ``pair_mask`` boolean ``[..., N, N]``.
+
+        ``inplace`` as in :class:`EvoformerBlock`; ``checkpoint`` keeps three tensors like z for the backward
+        pass: the inputs of multiplications, attentions and transition.
+        """
+        z = _run(self._multiply, z, pair_mask, inplace, checkpoint=checkpoint)
+        z = _run(self._attend, z, pair_mask, inplace, checkpoint=checkpoint)
+        out: torch.Tensor = self.pair_transition(z, pair_mask, residual=True, inplace=inplace)
         return out
 
 
 class EvoformerBlock(nn.Module):
-    """One block (algorithm 6); with ``opm_first`` the outer product mean comes first, as in multimer."""
+    """One block (algorithm 6); with ``opm_first`` the outer product mean comes first, as in multimer.
+
+    Peaks on the CPU at c_m = 256, S = 128, c_z = 128, N = 512, float32, weights and arguments not counted:
+
+    - inference in place: the products of a triangle multiplication and scratch, 1.4 U, m and z apart;
+    - training with checkpoints: 6 U beyond the checkpoints, gradients of m, z and weights included. The
+      checkpoints are the arguments m and z and the new m, which the next block keeps anyway (with
+      ``opm_first`` z after the outer product mean instead of the new m). The backward pass computes the
+      pair part anew, keeping the inputs of its three stages (3 U), and each stage once more.
+    """
 
     def __init__(self, dims: EvoformerDims) -> None:
         super().__init__()
@@ -57,22 +108,66 @@ class EvoformerBlock(nn.Module):
         )
         self.pair_stack = PairStack(dims)
 
+    def _update_m(
+        self, m: torch.Tensor, z: torch.Tensor, mask: torch.Tensor | None, inplace: bool
+    ) -> torch.Tensor:
+        factor = self.msa_dropout_layer.factor(m)
+        m = self.msa_att_row(m, z, mask, residual=True, factor=factor, inplace=inplace)
+        m = self.msa_att_col(m, mask, residual=True, inplace=inplace)
+        out: torch.Tensor = self.msa_transition(m, mask, residual=True, inplace=inplace)
+        return out
+
+    def _add_outer(
+        self, m: torch.Tensor, z: torch.Tensor, mask: torch.Tensor | None, inplace: bool
+    ) -> torch.Tensor:
+        out: torch.Tensor = self.outer_product_mean(m, mask, residual=z if inplace else None)
+        return out if inplace else z + out
+
+    def _update_z(
+        self,
+        m: torch.Tensor | None,
+        z: torch.Tensor,
+        msa_mask: torch.Tensor | None,
+        pair_mask: torch.Tensor | None,
+        inplace: bool,
+        checkpoint: bool,
+    ) -> torch.Tensor:
+        """The pair stack, after the outer product mean where ``m`` is given."""
+        if m is not None:
+            z = _run(self._add_outer, m, z, msa_mask, inplace, checkpoint=checkpoint)
+        out: torch.Tensor = self.pair_stack(z, pair_mask, inplace=inplace, checkpoint=checkpoint)
+        return out
+
     def forward(
         self,
         m: torch.Tensor,
         z: torch.Tensor,
         msa_mask: torch.Tensor | None = None,
         pair_mask: torch.Tensor | None = None,
+        *,
+        inplace: bool = False,
+        checkpoint: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """New ``m`` ``[..., S, N, c_m]`` and ``z`` ``[..., N, N, c_z]``; masks boolean, True = real."""
+        """New ``m`` ``[..., S, N, c_m]`` and ``z`` ``[..., N, N, c_z]``; masks boolean, True = real.
+
+        With ``inplace``, for inference only, they are written over ``m`` and ``z``. With ``checkpoint`` the
+        backward pass computes the block anew. Results are the same but for rounding.
+
+        Raises:
+            ValueError: ``inplace`` where a gradient is needed, or on an expanded view.
+        """
+        if inplace:
+            check_in_place("m", m, self.parameters())
+            check_in_place("z", z)
+        elif not torch.is_grad_enabled():
+            # The new m and z are needed anyway: what is updated in place needs no third of either.
+            m, z, inplace = m.clone(), z.clone(), True
         if self.opm_first:
-            z = z + self.outer_product_mean(m, msa_mask)
-        m = m + self.msa_dropout_layer(self.msa_att_row(m, z, msa_mask))
-        m = m + self.msa_att_col(m, msa_mask)
-        m = m + self.msa_transition(m, msa_mask)
-        if not self.opm_first:
-            z = z + self.outer_product_mean(m, msa_mask)
-        return m, self.pair_stack(z, pair_mask)
+            z = _run(self._add_outer, m, z, msa_mask, inplace, checkpoint=checkpoint)
+        m = _run(self._update_m, m, z, msa_mask, inplace, checkpoint=checkpoint)
+        outer = None if self.opm_first else m
+        z = _run(self._update_z, outer, z, msa_mask, pair_mask, inplace, checkpoint, checkpoint=checkpoint)
+        return m, z
 
 
 class Evoformer(nn.Module):
@@ -88,8 +183,13 @@ class Evoformer(nn.Module):
         z: torch.Tensor,
         msa_mask: torch.Tensor | None = None,
         pair_mask: torch.Tensor | None = None,
+        *,
+        inplace: bool = False,
+        checkpoint: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """All blocks in turn; shapes as in :class:`EvoformerBlock`."""
+        """All blocks in turn; shapes and options as in :class:`EvoformerBlock`."""
+        if not (inplace or torch.is_grad_enabled()):
+            m, z, inplace = m.clone(), z.clone(), True
         for block in self.blocks:
-            m, z = block(m, z, msa_mask, pair_mask)
+            m, z = block(m, z, msa_mask, pair_mask, inplace=inplace, checkpoint=checkpoint)
         return m, z

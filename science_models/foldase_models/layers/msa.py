@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from foldase_models.layers.attention import Attention
+from foldase_models.layers.attention import Attention, attend_within_rows, pair_bias
 from foldase_models.layers.primitives import Linear
 
 
@@ -23,7 +23,14 @@ class MSAAttention(nn.Module):
         self.mha = Attention(c_in, c_in, c_in, c_hidden, no_heads)
 
     def forward(
-        self, m: torch.Tensor, z: torch.Tensor | None = None, mask: torch.Tensor | None = None
+        self,
+        m: torch.Tensor,
+        z: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        *,
+        residual: bool = False,
+        factor: torch.Tensor | None = None,
+        inplace: bool = False,
     ) -> torch.Tensor:
         """Update of ``m``.
 
@@ -31,15 +38,24 @@ class MSAAttention(nn.Module):
             m: ``[..., S, N, c_in]``.
             z: ``[..., N, N, c_z]``, given where the layer takes pairs.
             mask: boolean ``[..., S, N]``, True = real.
+            residual: return the new ``m``.
+            factor: on the update, broadcastable to ``m``: a dropout mask.
+            inplace: write the new ``m`` into ``m`` and return it; inference only.
         """
-        m = self.layer_norm_m(m)
         biases = []
         if self.linear_z is not None and self.layer_norm_z is not None:
             assert z is not None
-            biases.append(self.linear_z(self.layer_norm_z(z)).movedim(-1, -3).unsqueeze(-4))
-        keys = None if mask is None else mask[..., :, None, None, :]
-        out: torch.Tensor = self.mha(m, m, biases, keys)
-        return out
+            biases.append(pair_bias(z, self.layer_norm_z, self.linear_z))
+        return attend_within_rows(
+            m,
+            self.layer_norm_m,
+            self.mha,
+            biases,
+            mask,
+            residual=residual,
+            factor=factor,
+            inplace=inplace,
+        )
 
 
 class MSARowAttentionWithPairBias(MSAAttention):
@@ -56,7 +72,16 @@ class MSAColumnAttention(nn.Module):
         super().__init__()
         self._msa_att = MSAAttention(c_m, c_hidden, no_heads)
 
-    def forward(self, m: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Update of ``m`` ``[..., S, N, c_m]``; ``mask`` boolean ``[..., S, N]``."""
-        out: torch.Tensor = self._msa_att(m.transpose(-3, -2), mask=None if mask is None else mask.mT)
-        return out.transpose(-3, -2)
+    def forward(
+        self,
+        m: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        residual: bool = False,
+        inplace: bool = False,
+    ) -> torch.Tensor:
+        """Update of ``m`` ``[..., S, N, c_m]``; ``mask`` boolean ``[..., S, N]``; the rest as for rows."""
+        columns = m.transpose(-3, -2)
+        seen = None if mask is None else mask.mT
+        out: torch.Tensor = self._msa_att(columns, mask=seen, residual=residual, inplace=inplace)
+        return m if inplace else out.transpose(-3, -2)

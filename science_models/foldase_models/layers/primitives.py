@@ -50,13 +50,21 @@ class _SharedDropout(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop and rescale while training, else hand on ``x``."""
+    def factor(self, x: torch.Tensor) -> torch.Tensor | None:
+        """On an update shaped like ``x``: 0 or ``1 / (1 - rate)``; None where nothing is dropped.
+
+        It has one element along the shared dimension, so that an operation may take it in on the way.
+        """
         if not self.training or self.rate == 0.0:
-            return x
+            return None
         shape = list(x.shape)
         shape[self.shared] = 1
-        return x * nn.functional.dropout(x.new_ones(shape), self.rate)
+        return nn.functional.dropout(x.new_ones(shape), self.rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop and rescale while training, else hand on ``x``."""
+        factor = self.factor(x)
+        return x if factor is None else x * factor
 
 
 class DropoutRowwise(_SharedDropout):

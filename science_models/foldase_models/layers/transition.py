@@ -19,11 +19,16 @@ class Transition(nn.Module):
         self.linear_2 = Linear(n * c, c, init="final")
 
     def forward(
-        self, x: torch.Tensor, mask: torch.Tensor | None = None, *, inplace: bool = False
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        residual: bool = False,
+        inplace: bool = False,
     ) -> torch.Tensor:
         """Update of ``x`` ``[..., c]``; ``mask`` boolean, of the shape of ``x`` without channels.
 
-        With ``inplace``, for inference only, the update is added to ``x`` and ``x`` is returned.
+        With ``residual`` the new ``x``; with ``inplace``, for inference only, this is written into ``x``.
         """
         parameters = TransitionParameters(
             self.layer_norm.weight,
@@ -33,4 +38,6 @@ class Transition(nn.Module):
             self.linear_2.weight,
             self.linear_2.bias,
         )
-        return transition(x, parameters, mask=mask, inplace=inplace, epsilon=self.layer_norm.eps)
+        return transition(
+            x, parameters, mask=mask, residual=residual, inplace=inplace, epsilon=self.layer_norm.eps
+        )

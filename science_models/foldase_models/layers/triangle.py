@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from foldase_kernels.triangle_multiplication import TriangleMultiplicationParameters, triangle_multiplication
-from foldase_models.layers.attention import Attention
+from foldase_models.layers.attention import Attention, attend_within_rows, pair_bias
 from foldase_models.layers.primitives import Linear
 
 
@@ -47,16 +47,37 @@ class TriangleMultiplication(nn.Module):
         tensors = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
         return TriangleMultiplicationParameters(*tensors)
 
-    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real."""
-        return triangle_multiplication(z, self.parameters_of_update(), mask=mask, outgoing=self.outgoing)
+    def forward(
+        self,
+        z: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        residual: bool = False,
+        factor: torch.Tensor | None = None,
+        inplace: bool = False,
+    ) -> torch.Tensor:
+        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real.
+
+        ``factor``, broadcastable to ``z``, multiplies the update: a dropout mask. With ``residual`` the new
+        ``z``; with ``inplace``, for inference only, this is written into ``z``.
+        """
+        return triangle_multiplication(
+            z,
+            self.parameters_of_update(),
+            mask=mask,
+            outgoing=self.outgoing,
+            residual=residual,
+            factor=factor,
+            inplace=inplace,
+        )
 
 
 class TriangleAttention(nn.Module):
     """Edge ij attends to edges ik (starting node) or kj (ending node), biased by the third edge.
 
     Keys: ``layer_norm``, ``linear``, ``mha``. The ending form is the starting form on the transposed pair
-    representation; it takes transposed views and copies nothing.
+    representation; it takes transposed views and copies nothing. Beyond a small size rows are taken in
+    groups (:func:`foldase_models.layers.attention.attend_within_rows`).
     """
 
     def __init__(self, c_z: int, c_hidden: int, no_heads: int, *, starting: bool) -> None:
@@ -66,13 +87,33 @@ class TriangleAttention(nn.Module):
         self.linear = Linear(c_z, no_heads, bias=False, init="normal")
         self.mha = Attention(c_z, c_z, c_z, c_hidden, no_heads)
 
-    def forward(self, z: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real."""
+    def forward(
+        self,
+        z: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        *,
+        residual: bool = False,
+        factor: torch.Tensor | None = None,
+        inplace: bool = False,
+    ) -> torch.Tensor:
+        """Update of ``z`` ``[..., N, N, c_z]``; ``mask`` boolean ``[..., N, N]``, True = real.
+
+        ``factor``, ``residual`` and ``inplace`` as in :class:`TriangleMultiplication`.
+        """
+        pairs = z if self.starting else z.transpose(-3, -2)
         if not self.starting:
-            z = z.transpose(-3, -2)
             mask = None if mask is None else mask.mT
-        z = self.layer_norm(z)
-        bias = self.linear(z).movedim(-1, -3).unsqueeze(-4)
-        keys = None if mask is None else mask[..., :, None, None, :]
-        out: torch.Tensor = self.mha(z, z, [bias], keys)
+            factor = None if factor is None else factor.transpose(-3, -2)
+        out = attend_within_rows(
+            pairs,
+            self.layer_norm,
+            self.mha,
+            [pair_bias(pairs, self.layer_norm, self.linear)],
+            mask,
+            residual=residual,
+            factor=factor,
+            inplace=inplace,
+        )
+        if inplace:
+            return z
         return out if self.starting else out.transpose(-3, -2)
