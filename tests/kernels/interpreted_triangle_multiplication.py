@@ -143,7 +143,7 @@ def test_frozen_parameters_cost_no_sums(wanted, kernels, monkeypatch):
 
     monkeypatch.setattr(triton._Call, "launch", noted)
     z, parameters = make(2, 3, 3, dtype=torch.float32)
-    grads = op.triangle_multiplication_backward(z, wanted, z, *parameters, None, True, False, "triton")
+    grads = op.triangle_multiplication_backward(z, wanted, z, *parameters, None, None, True, False, "triton")
     assert len(grads) == sum(wanted)
     assert set(started) - {"operands_kernel"} == kernels
 

@@ -49,13 +49,14 @@ def test_opcheck(biases):
     """Schema, registrations, fake against real results, and tracing with dynamic shapes."""
     z, parameters = leaves_of(biases=biases)
     mask = draw_mask("some", SIZE) if biases else None
-    torch.library.opcheck(op.triangle_multiplication, (z, *parameters, mask, biases, True, "cpu"))
+    factor = z.detach()[:, :1].abs() if biases else None
+    torch.library.opcheck(op.triangle_multiplication, (z, *parameters, mask, factor, biases, True, "cpu"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_opcheck_in_other_dtypes(dtype):
     z, parameters = leaves_of(dtype=torch.float32)
-    arguments = (z.detach().to(dtype).transpose(0, 1), *parameters, None, True, False, "cpu")
+    arguments = (z.detach().to(dtype).transpose(0, 1), *parameters, None, None, True, False, "cpu")
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(op.triangle_multiplication, arguments, test_utils=tests)
 
@@ -63,7 +64,7 @@ def test_opcheck_in_other_dtypes(dtype):
 def test_opcheck_of_the_backward_operator():
     z, parameters = make(SIZE)
     wanted = [number % 3 == 0 for number in range(op.COUNT + 1)]
-    arguments = (z.cos(), wanted, z, *parameters, draw_mask("some", SIZE), False, True, "cpu")
+    arguments = (z.cos(), wanted, z, *parameters, draw_mask("some", SIZE), None, False, True, "cpu")
     torch.library.opcheck(op.triangle_multiplication_backward, arguments)
     found = op.triangle_multiplication_backward(*arguments)
     given = [tensor for tensor, needed in zip((z, *parameters), wanted, strict=True) if needed]
