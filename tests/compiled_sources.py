@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from foldase_kernels.loader import ABI
+
 FOLDER = "attention"
 """The operation that the sources stand in for; the commands know only operations that there are."""
 
-ABI_HEADER = "#pragma once\n#define TEST_ABI 1\n"
+ABI_HEADER = f"#pragma once\n#define TEST_ABI {ABI}\n"
 
 ABI_SOURCE = '#include "common/abi.h"\nextern "C" int foldase_kernels_abi() { return TEST_ABI; }\n'
 
