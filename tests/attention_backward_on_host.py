@@ -180,6 +180,7 @@ def causal_case() -> Case:
     """A block of queries that sees no key, and one that sees some."""
     case = make(rows=2, queries=130, keys=67, heads=1)
     case.causal = True
+    case.biases = [draw_bias(case, 130, 67)]
     return case
 
 

@@ -128,10 +128,17 @@ struct BiasGradient {
     }
   }
 
+  // Whether a tile holds later keys alone, which no query sees.
+  static FOLDASE_DEVICE bool unseen(const FoldaseAttention& own, const Spot& spot) {
+    const std::int64_t last = static_cast<std::int64_t>(spot.at[3] + 1) * kQueries - 1 + own.keys - own.queries;
+    return own.causal != 0 && static_cast<std::int64_t>(spot.at[4]) * kColumns > last;
+  }
+
   // The steps of one group of one program.
   static FOLDASE_DEVICE void sum(const BiasArguments& arguments, const Spot& program, std::int64_t group,
                                  float (&sums)[kGroups][4]) {
     const BiasPlan& plan = arguments.plan;
+    if (plan.tile_queries > 1 && plan.tile_keys > 1 && unseen(arguments.terms, program)) return;
     const std::int64_t begin = group * plan.group_steps;
     const std::int64_t end = begin + plan.group_steps < plan.steps ? begin + plan.group_steps : plan.steps;
     Spot step(plan.summed, begin);
@@ -148,7 +155,7 @@ struct BiasGradient {
         wait_copies<0>();
       }
       block_barrier();
-      take_tile(arguments, stage, spot, sums);
+      if (!unseen(arguments.terms, spot)) take_tile(arguments, stage, spot, sums);
       block_barrier();
     }
   }
