@@ -23,9 +23,9 @@ SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
-def interpret(marked):
+def interpret(marked, operations=OPERATIONS):
     """All in one process, since starting it takes longer than most checks."""
-    checks = [str(HERE / f"interpreted_{operation}.py") for operation in OPERATIONS]
+    checks = [str(HERE / f"interpreted_{operation}.py") for operation in operations]
     paths = [str(HERE), str(HERE.parent), *sys.path]
     return in_a_process_of_its_own(
         ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *checks],
@@ -42,9 +42,10 @@ def test_kernels_under_the_interpreter():
 
 
 @pytest.mark.verify
-def test_kernels_under_the_interpreter_at_more_sizes():
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_kernels_under_the_interpreter_at_more_sizes(operation):
     pytest.importorskip("triton")
-    done = interpret("verify")
+    done = interpret("verify", [operation])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
