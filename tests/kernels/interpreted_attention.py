@@ -5,11 +5,14 @@ The interpreter takes milliseconds for one tile, so shapes are tiny, and tiles s
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 from counted_memory import peak_of
+from half_precision_peer import ERROR_RATIO, error_norm, usual_attention
 
 from foldase_kernels import evoformer_attention
 from foldase_kernels.attention import available_backends, triton_kernels, triton_layout
@@ -204,7 +207,9 @@ def test_minus_infinity_in_a_bias_forbids_keys_and_queries():
     assert (found - wanted).abs().max() <= FORWARD_TOLERANCE * wanted.abs().max()
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(35, 5), (5, 35), (33, 33), (1, 17)])
+@pytest.mark.parametrize(
+    ("queries", "keys"), [(35, 5), (5, 35), pytest.param(33, 33, marks=pytest.mark.verify), (1, 17)]
+)
 @pytest.mark.parametrize(("causal", "alibi"), [(True, False), (True, True), (False, True)])
 def test_cross_attention_causal_alibi(queries, keys, causal, alibi):
     slopes = torch.tensor([0.5, 0.125]) if alibi else None
@@ -216,7 +221,7 @@ def test_cross_attention_causal_alibi(queries, keys, causal, alibi):
     )
 
 
-@pytest.mark.parametrize("width", [8, 24, 32])
+@pytest.mark.parametrize("width", [24, *(pytest.param(width, marks=pytest.mark.verify) for width in (8, 32))])
 def test_strides_of_every_operand(width):
     """Transposed rows, every other channel, an expanded bias, a transposed bias, a mask with gaps."""
     size = 17
@@ -242,6 +247,22 @@ def test_half_precision(dtype):
     biases = [draw(1, 1, 33, 17, dtype=dtype), draw(2, 1, 1, 17)]
     tolerance = HALF_TOLERANCE[dtype]
     compare(tensors, biases, mask=draw(2, 1, 1, 17) > -1, tolerance=tolerance, gradient=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.verify)])
+def test_at_most_twice_the_error_of_the_usual_way(dtype):
+    leaves = [*make(2, 33, 17, 1, 24, dtype=dtype), draw(1, 1, 33, 17, dtype=dtype)]
+    mask, weight = draw(2, 1, 1, 17, seed=7) > -1, draw(2, 33, 1, 24, seed=8)
+
+    def with_gradients(attend, to):
+        owned = [leaf.detach().to(to).requires_grad_() for leaf in leaves]
+        out = attend(*owned[:3], owned[3:], mask=mask)
+        return [out.detach(), *torch.autograd.grad((out * weight.to(to)).sum(), owned)]
+
+    found = with_gradients(functools.partial(evoformer_attention, backend="triton"), dtype)
+    usual, truth = (with_gradients(usual_attention, to) for to in (dtype, torch.float64))
+    for own, peer, wanted in zip(found, usual, truth, strict=True):
+        assert error_norm(own, wanted) <= ERROR_RATIO * error_norm(peer, wanted)
 
 
 def test_partial_sums_of_a_bias_agree_with_a_single_one(monkeypatch):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import torch
 from counted_memory import peak_of
-from test_transition import (
+from transition_cases import (
     FORWARD_TOLERANCE,
     GRADIENT_TOLERANCE,
     HALF_TOLERANCE,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from own_process import in_a_process_of_its_own, interpret
 
 from foldase_kernels import evoformer_attention
 from foldase_kernels.attention import backends, cuda
@@ -24,7 +22,6 @@ from foldase_kernels.attention.triton_layout import (
 )
 
 HERE = Path(__file__).parent
-SECONDS = 500
 SPILLED = 16
 """Bytes of stack per thread: none for sm_90, a few numbers in two kernels for sm_80. Tiles that do not fit
 into registers take hundreds."""
@@ -32,26 +29,9 @@ SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
-def in_a_process_of_its_own(arguments, **environment):
-    """Triton decides when it is imported whether it interprets; nothing else in this process is touched."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-
-
-def test_kernels_under_the_interpreter():
-    pytest.importorskip("triton")
-    checks = HERE / "interpreted_attention.py"
-    done = in_a_process_of_its_own(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(checks)], TRITON_INTERPRET="1"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout.splitlines()[-1]
+@pytest.mark.parametrize("marked", ["not verify", pytest.param("verify", marks=pytest.mark.verify)])
+def test_kernels_under_the_interpreter(marked):
+    interpret(marked, "attention")
 
 
 @pytest.mark.verify

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_outer_product_mean import draw, force, make, make_weights
-from test_transition import force_tiles, make_parameters
+from outer_product_cases import draw, force, make, make_weights
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._functorch.aot_autograd import make_boxed_func
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
+from transition_cases import force_tiles, make_parameters
 
 from foldase_kernels import backend_choice, triton_support
 from foldase_kernels.outer_product_mean import op as outer_op

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from test_attention_triton import in_a_process_of_its_own
+from own_process import in_a_process_of_its_own, interpret
 
 from foldase_kernels import backend_choice, triton_support
 from foldase_kernels.outer_product_mean import triton as outer_triton
@@ -23,30 +22,14 @@ SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
-def interpret(marked, operations=OPERATIONS):
-    """All in one process, since starting it takes longer than most checks."""
-    checks = [str(HERE / f"interpreted_{operation}.py") for operation in operations]
-    paths = [str(HERE), str(HERE.parent), *sys.path]
-    return in_a_process_of_its_own(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *checks],
-        TRITON_INTERPRET="1",
-        PYTHONPATH=":".join(paths),
-    )
-
-
 def test_kernels_under_the_interpreter():
-    pytest.importorskip("triton")
-    done = interpret("not verify")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout.splitlines()[-1]
+    interpret("not verify", *OPERATIONS)
 
 
 @pytest.mark.verify
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_kernels_under_the_interpreter_at_more_sizes(operation):
-    pytest.importorskip("triton")
-    done = interpret("verify", [operation])
-    assert done.returncode == 0, done.stdout + done.stderr
+    interpret("verify", operation)
 
 
 @pytest.mark.verify

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from own_process import in_a_process_of_its_own, interpret
 from triangle_multiplication_cases import make
 
 from foldase_kernels import backend_choice
@@ -16,7 +14,6 @@ from foldase_kernels.triangle_multiplication import choose_backend, triangle_mul
 from foldase_kernels.triton_support import is_available
 
 HERE = Path(__file__).parent
-SECONDS = 500
 SPILLED = 16
 """Bytes of stack per thread: none for sm_80 with triton 3.9. Tiles that do not fit into registers take
 hundreds."""
@@ -24,32 +21,9 @@ SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
-def in_a_process_of_its_own(arguments, **environment):
-    """Triton decides when it is imported whether it interprets; nothing else in this process is touched."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("which", ["not verify", pytest.param("verify", marks=pytest.mark.verify)])
 def test_kernels_under_the_interpreter(which):
-    pytest.importorskip("triton")
-    checks = HERE / "interpreted_triangle_multiplication.py"
-    done = in_a_process_of_its_own(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, str(checks)], TRITON_INTERPRET="1"
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout.splitlines()[-1]
+    interpret(which, "triangle_multiplication")
 
 
 @pytest.mark.verify
