@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 
 import pytest
 from attention_on_host import one_instance, sources
 
 from foldase_kernels.compiling.resources import read_ptxas
+from foldase_kernels.compiling.toolchain import find_nvcc
+from foldase_kernels.errors import KernelError
 
 ARCHITECTURES = ("sm_80", "sm_90a", "sm_100")
 """The last one where the compiler knows it."""
@@ -44,26 +44,16 @@ INSTRUCTIONS = (
 COMPILE_SECONDS = 500
 
 
-def nvcc():
-    """The CUDA compiler; only where the long checks were not asked for may it be missing."""
-    found = shutil.which("nvcc")
-    if found is None:
-        message = "no nvcc on PATH: the CUDA sources are not compiled for a device"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 @pytest.mark.verify
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("unit", UNITS)
 def test_no_kernel_spills_or_takes_too_many_registers(unit, architecture, tmp_path):
-    known = subprocess.run([nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
+    nvcc = str(find_nvcc().path)  # its absence fails the long checks
+    known = subprocess.run([nvcc, "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     if architecture.rstrip("a") not in known.split():
         pytest.skip(f"this nvcc makes no code for {architecture}")
     command = [
-        nvcc(), "-std=c++17", "-O3", f"-arch={architecture}", "-cubin", "-Xptxas", "-v",
+        nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-cubin", "-Xptxas", "-v",
         "-o", str(tmp_path / "unit.cubin"), str(sources() / "attention" / f"{unit}.cu"),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
@@ -78,10 +68,14 @@ def test_no_kernel_spills_or_takes_too_many_registers(unit, architecture, tmp_pa
 
 
 def test_the_wrappers_become_the_instructions_they_are_named_for(tmp_path):
+    try:
+        nvcc = str(find_nvcc().path)
+    except KernelError as error:
+        pytest.skip(f"needs nvcc: {error.message}")
     folder = one_instance(tmp_path / "csrc")
     target = tmp_path / "attention.ptx"
     source = folder / "attention" / "forward.cu"
-    command = [nvcc(), "-std=c++17", "-arch=compute_80", "-ptx", "-o", str(target), str(source)]
+    command = [nvcc, "-std=c++17", "-arch=compute_80", "-ptx", "-o", str(target), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     text = target.read_text()

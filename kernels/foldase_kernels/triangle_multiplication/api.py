@@ -98,15 +98,13 @@ def triangle_multiplication(
     of sums. Problems whose hidden products take less than
     :data:`foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS` are computed at once instead.
 
-    Memory of the ``triton`` backend likewise, with another S
-    (:func:`foldase_kernels.triangle_multiplication.triton.scratch_bound`) and, backward, 2 H but no copy of
-    the gradient.
+    Memory of ``triton`` likewise, but backward 2 H, no copy of the gradient, and another S
+    (:func:`foldase_kernels.triangle_multiplication.triton.scratch_bound`).
 
     Args:
         z: pairs ``[..., N, N, c_z]``, N >= 1; float32, bfloat16, float16 or float64; any strides.
         parameters: weights and biases, C hidden channels.
-        mask: boolean, True where a pair is real, broadcastable to ``[..., N, N]``; pairs that are not real
-            give nothing to others. Their own update is still computed.
+        mask: boolean, True = real, broadcastable to ``[..., N, N]``; other pairs only receive an update.
         outgoing: edge ij from edges ik and jk; else from edges ki and kj.
         residual: return ``z + update``.
         inplace: write ``z + update`` into z's own memory and return z, whatever ``residual`` says. For
@@ -125,5 +123,4 @@ def triangle_multiplication(
     check_arguments(z, parameters, mask, inplace, factor)
     known, suits = ("reference", *op.BACKENDS), triton.suits(z, parameters)
     name = chosen_backend(_NAME, backend, known, z.device, suits_triton=suits)
-    run = _in_place if inplace else _new
-    return run(name, z, parameters, mask, outgoing, residual, factor)
+    return (_in_place if inplace else _new)(name, z, parameters, mask, outgoing, residual, factor)
