@@ -112,13 +112,24 @@ def triangle_multiplication(
     check_arguments(z, parameters, mask, inplace, factor)
     name = _name(backend, z.device)
     if inplace:
-        with torch.no_grad():
-            if name == "cpu":
-                return triangle_multiplication_cpu_(z, parameters, mask, outgoing, factor)
-            if factor is None and name in _IN_PLACE:
-                return _IN_PLACE[name](z, parameters, mask, outgoing)
-            return z.copy_(_updated(name, z, parameters, mask, outgoing, True, factor))
+        return _in_place(name, z, parameters, mask, outgoing, factor)
     return _updated(name, z, parameters, mask, outgoing, residual, factor)
+
+
+@torch.no_grad()
+def _in_place(
+    name: str,
+    z: torch.Tensor,
+    parameters: TriangleMultiplicationParameters,
+    mask: torch.Tensor | None,
+    outgoing: bool,
+    factor: torch.Tensor | None,
+) -> torch.Tensor:
+    if name == "cpu":
+        return triangle_multiplication_cpu_(z, parameters, mask, outgoing, factor)
+    if factor is None and name in _IN_PLACE:
+        return _IN_PLACE[name](z, parameters, mask, outgoing)
+    return z.copy_(_updated(name, z, parameters, mask, outgoing, True, factor))
 
 
 def _updated(
