@@ -8,14 +8,14 @@ Autocast is the public function's business; here tensors are taken in the dtypes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from foldase_kernels.attention.backends import backend_for
 from foldase_kernels.attention.problem import Problem
 from foldase_kernels.attention.reference import score_dtype
+from foldase_kernels.operators import no_autocast, refuse_second_derivative
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor[] biases, Tensor? mask, Tensor? gate, Tensor? alibi_slopes, "
@@ -26,13 +26,6 @@ BACKWARD_SCHEMA = (
     f"(Tensor? grad_out, Tensor? grad_lse, Tensor out, Tensor lse, bool[] wanted, {_ARGUMENTS}) -> Tensor[]"
 )
 """``wanted`` tells of q, k, v, the gate, and every bias whether its gradient is returned."""
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Products inside a backend are in the dtype it chose, whatever the caller's region says."""
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 @torch.library.custom_op("foldase::evoformer_attention", mutates_args=(), schema=FORWARD_SCHEMA)
@@ -50,7 +43,7 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Output and log-sum-exp; arguments as in ``evoformer_attention``, already checked."""
     problem = Problem(q, k, v, biases, mask, gate, alibi_slopes, scale, causal)
-    with _no_autocast(q.device):
+    with no_autocast(q.device):
         return backend_for(backend, q.device, q.dtype).forward(problem)
 
 
@@ -74,7 +67,7 @@ def attention_backward(
 ) -> list[torch.Tensor]:
     """The gradients that are wanted, of q, k, v, the gate and the biases, in this order."""
     problem = Problem(q, k, v, biases, mask, gate, alibi_slopes, scale, causal)
-    with _no_autocast(q.device):
+    with no_autocast(q.device):
         run = backend_for(backend, q.device, q.dtype).backward
         grads = run(problem, out, lse, grad_out, grad_lse, wanted[4:])
     found = (grads.q, grads.k, grads.v, grads.gate, *grads.biases)
@@ -115,14 +108,8 @@ def _differentiate(
     return of_q, of_k, of_v, of_biases, None, of_gate, None, None, None, None
 
 
-def _differentiate_twice(_ctx: Any, *_grads: object) -> NoReturn:
-    raise RuntimeError(
-        "evoformer_attention has a first derivative only; for a second one write the attention in plain torch"
-    )
-
-
 attention.register_autograd(_differentiate, setup_context=_setup_context)
-attention_backward.register_autograd(_differentiate_twice)
+attention_backward.register_autograd(refuse_second_derivative("evoformer_attention"))
 
 
 def _lead(tensor: torch.Tensor | None, dim: int | None, size: int) -> torch.Tensor | None:
