@@ -32,7 +32,8 @@ FLAGS = (
     "-Wextra",
     "-Werror",
 )
-BUILD_SECONDS = 300
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+BUILD_SECONDS, RUN_SECONDS = 300, 500
 
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """Of the output, relative to its largest value; for 16 bits twice the rounding of weights and result."""
@@ -101,6 +102,24 @@ class Case:
     causal: bool = False
     slopes: torch.Tensor | None = None
     out: torch.Tensor | None = None
+
+
+def run_sanitized(module: str, library: Path) -> None:
+    """Run the cases of a module on a library that was built with the sanitizers."""
+    asan = subprocess.run(
+        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": asan.stdout.strip(),
+        # The interpreter leaks by design, and fibers that an error abandoned are never unwound.
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-m", module, str(library)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=RUN_SECONDS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "all right" in done.stdout
 
 
 def make(

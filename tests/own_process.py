@@ -12,6 +12,8 @@ import pytest
 
 SECONDS = 500
 KERNELS = Path(__file__).parent / "kernels"
+SHARED_MEMORY = 99 * 1024
+"""Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
 def in_a_process_of_its_own(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
@@ -40,3 +42,15 @@ def interpret(marked: str, *operations: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout.splitlines()[-1]
+
+
+def compile_kernels(script: str, *arguments: str, cache: Path) -> list[list[str]]:
+    """What a script tells of each kernel it compiles: name, bytes spilled, bytes of shared memory, more."""
+    pytest.importorskip("triton")
+    done = in_a_process_of_its_own(
+        [str(KERNELS / script), *arguments], TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(cache)
+    )
+    assert done.returncode == 0, done.stderr
+    kernels = [line.split() for line in done.stdout.splitlines()]
+    assert [kernel for kernel in kernels if int(kernel[2]) > SHARED_MEMORY] == []
+    return kernels

