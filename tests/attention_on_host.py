@@ -26,7 +26,6 @@ FLAGS = (
     "-shared",
     "-fno-strict-aliasing",
     "-ffp-contract=fast",
-    "-ftls-model=initial-exec",
     "-fvisibility=hidden",
     "-Wall",
     "-Wextra",

@@ -119,6 +119,7 @@ BUGS = (
         "if (column + 1 < place.keys && global_load(line + mask.key) == 0)",
         "if (global_load(line + mask.key) == 0)",
         "global read of 1 bytes outside of every tensor",
+        case=rows_case,
     ),
     Bug(
         "queries beyond the last one are written",
