@@ -16,6 +16,7 @@ from attention_on_host import (
     draw_mask,
     load,
     make,
+    one_instance,
     rows_case,
     run,
     run_sanitized,
@@ -262,5 +263,10 @@ def test_a_library_of_another_version_refuses(library):
     assert b"the arguments have 8 bytes" in message.value
 
 
-def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
-    run_sanitized("attention_on_host", build(sources(), tmp_path / "checked.so", *SANITIZERS))
+@pytest.mark.parametrize(
+    "copied", [one_instance, pytest.param(None, marks=pytest.mark.verify)], ids=["one", "all"]
+)
+def test_under_the_address_and_undefined_behaviour_sanitizers(copied, tmp_path):
+    """One kernel of each kind with every change, all of them in the long checks."""
+    folder = sources() if copied is None else copied(tmp_path / "csrc")
+    run_sanitized("attention_on_host", build(folder, tmp_path / "checked.so", *SANITIZERS))
