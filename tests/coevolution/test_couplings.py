@@ -127,6 +127,7 @@ def test_pseudolikelihood_does_not_depend_on_the_blocks_of_sequences(monkeypatch
     np.testing.assert_allclose(parts.couplings, whole.couplings, atol=OPTIMUM)
 
 
+@pytest.mark.verify
 def test_float32_is_enough_for_the_default_tolerance():
     family = simulate_families(FamilyConfig(length=16), 1, seed=5)[0]
     exact = fit_pseudolikelihood(family.letters, 8, dtype=torch.float64, tolerance=1e-9)
