@@ -133,7 +133,14 @@ def test_many_biases_each_in_its_own_dtype():
         assert (grad.double() - expected).abs().max() <= allowed * expected.abs().max()
 
 
-@pytest.mark.parametrize("shape", [(17, 19), (2, 1, 17, 19), (2, 2, 1, 19), (17, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (17, 19),
+        (2, 2, 1, 19),
+        *(pytest.param(s, marks=pytest.mark.verify) for s in ((2, 1, 17, 19), (17, 1))),
+    ],
+)
 def test_masks_with_fully_masked_queries(shape):
     mask = draw(*shape, seed=3) > -0.3
     mask[..., 0, :] = False
@@ -213,7 +220,10 @@ def test_minus_infinity_in_a_bias_forbids_keys_and_queries():
 @pytest.mark.parametrize(
     ("queries", "keys"), [(35, 5), (5, 35), pytest.param(33, 33, marks=pytest.mark.verify), (1, 17)]
 )
-@pytest.mark.parametrize(("causal", "alibi"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize(
+    ("causal", "alibi"),
+    [(True, True), *(pytest.param(*way, marks=pytest.mark.verify) for way in ((True, False), (False, True)))],
+)
 def test_cross_attention_causal_alibi(queries, keys, causal, alibi):
     slopes = torch.tensor([0.5, 0.125]) if alibi else None
     compare(

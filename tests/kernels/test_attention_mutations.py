@@ -219,7 +219,7 @@ def what_executing_finds(library, block_limit, case=telling_case):
     return complaints(lambda order: check(library, case(), order, block_limit))
 
 
-@pytest.mark.parametrize("flag", ["", "-DFOLDASE_UCONTEXT"])
+@pytest.mark.parametrize("flag", ["", pytest.param("-DFOLDASE_UCONTEXT", marks=pytest.mark.verify)])
 def test_without_a_bug_nothing_is_found_by_either_way_of_switching_fibers(tmp_path, flag):
     library = load(build(one_instance(tmp_path / "csrc"), tmp_path / "whole.so", "-O1", *flag.split()))
     assert not any(what_executing_finds(library, 0))
