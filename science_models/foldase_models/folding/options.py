@@ -1,0 +1,37 @@
+"""What a forward pass may do to save memory; chosen by the planner. Importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+DType = Literal["float32", "bfloat16", "float16"]
+Backend = Literal["auto", "reference", "cpu", "triton", "cuda"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardOptions:
+    """Results are the same for all of them but for rounding; ``dtype`` rounds most.
+
+    Attributes:
+        dtype: of weights and representations.
+        backend: of the kernels.
+        group_bytes: of a representation that layers taken in groups of rows hold at a time: the chunk.
+        inplace: overwrite representations instead of making new ones; inference only.
+        checkpoint: keep only the arguments of each block for the backward pass; training only.
+        offload_pair: keep the pair representation of the last recycle in main memory (model on a GPU) or in
+            a file (model on the CPU) while the trunk runs.
+        offload_weights: hold the weights of one block at a time; the others wait in main memory or on disk.
+    """
+
+    dtype: DType = "float32"
+    backend: Backend = "auto"
+    group_bytes: int = 2**20
+    inplace: bool = True
+    checkpoint: bool = False
+    offload_pair: bool = False
+    offload_weights: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
