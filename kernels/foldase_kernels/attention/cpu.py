@@ -9,6 +9,7 @@ import torch
 from foldase_kernels.attention.cpu_tiles import tiled_backward, tiled_forward
 from foldase_kernels.attention.problem import Backend, Gradients, Problem, packed
 from foldase_kernels.attention.reference import position_offsets, score_dtype
+from foldase_kernels.scratch import scaled
 
 SMALL_SCORES = 8 * 2**20
 """Bytes of scores up to which they are computed at once; below it tiling only costs time."""
@@ -16,7 +17,7 @@ SMALL_SCORES = 8 * 2**20
 
 def _small(problem: Problem) -> bool:
     scores = problem.q.numel() // problem.q.shape[-1] * problem.k.shape[-3]
-    return scores * score_dtype(problem.q.dtype).itemsize <= SMALL_SCORES
+    return scores * score_dtype(problem.q.dtype).itemsize <= scaled(SMALL_SCORES)
 
 
 def _forward(problem: Problem) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,6 +21,7 @@ import torch
 from foldase_kernels.attention.problem import Gradients, Problem
 from foldase_kernels.attention.reference import score_dtype
 from foldase_kernels.attention.terms import NEVER, Terms
+from foldase_kernels.scratch import scaled
 
 TILE = 4 * 2**20
 """Bytes one scratch tile may take; several of them are alive at once."""
@@ -54,7 +55,7 @@ def _blocks(size: int, step: int) -> Iterator[slice]:
 
 
 def _rows_per_group(rows: int, bytes_per_row: int) -> int:
-    groups = max(1, math.ceil(rows * bytes_per_row / TILE))
+    groups = max(1, math.ceil(rows * bytes_per_row / max(1, scaled(TILE))))
     return max(1, math.ceil(rows / groups))
 
 

@@ -8,6 +8,7 @@ import torch
 
 from foldase_kernels.outer_product_mean import cpu_few, cpu_tiles, op
 from foldase_kernels.outer_product_mean.reference import outer_product_mean_reference
+from foldase_kernels.scratch import scaled
 
 SMALL_PRODUCTS = 4 * 2**20
 """Bytes of outer products up to which they are kept for the backward pass; below it tiles cost time."""
@@ -25,7 +26,7 @@ def scratch_bytes(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     if _is_small(a, weight):
         return 4 * _product_bytes(a, weight) + (4 * a.numel() + cast) * wide.itemsize
     sums = 0 if a.dtype == wide else 2 * a.numel()
-    return 6 * cpu_tiles.TILE + (sums + cast + 3 * weight.numel()) * wide.itemsize
+    return 6 * scaled(cpu_tiles.TILE) + (sums + cast + 3 * weight.numel()) * wide.itemsize
 
 
 def _product_bytes(a: torch.Tensor, weight: torch.Tensor) -> int:
@@ -36,7 +37,7 @@ def _product_bytes(a: torch.Tensor, weight: torch.Tensor) -> int:
 
 
 def _is_small(a: torch.Tensor, weight: torch.Tensor) -> bool:
-    return _product_bytes(a, weight) <= SMALL_PRODUCTS
+    return _product_bytes(a, weight) <= scaled(SMALL_PRODUCTS)
 
 
 def outer_product_mean_cpu(

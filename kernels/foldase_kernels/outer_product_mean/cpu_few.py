@@ -14,13 +14,14 @@ import torch
 
 from foldase_kernels.outer_product_mean import cpu_tiles
 from foldase_kernels.outer_product_mean.cpu_tiles import Grads, leading_indices, length, spans
+from foldase_kernels.scratch import scaled
 
 
 def is_cheaper(a: torch.Tensor, channels: int, *, backward: bool) -> bool:
     """Whether this order takes fewer products than outer products would, and its tiles hold a row."""
     *_, sequences, residues, hidden = a.shape
     itemsize = torch.promote_types(a.dtype, torch.float32).itemsize
-    if sequences * hidden * max(channels, hidden) * itemsize > cpu_tiles.TILE:
+    if sequences * hidden * max(channels, hidden) * itemsize > scaled(cpu_tiles.TILE):
         return False
     factor = sequences * hidden * channels
     if backward:
@@ -50,7 +51,7 @@ class _Tile:
         # [channels of a, channels of b * c_z], so that the projected factor is ready to meet b.
         apart = weight.view(self.channels, self.hidden, self.hidden).permute(1, 2, 0)
         self.weight = apart.to(self.dtype).reshape(self.hidden, -1)
-        numbers = cpu_tiles.TILE // self.dtype.itemsize
+        numbers = scaled(cpu_tiles.TILE) // self.dtype.itemsize
         self.rows = max(1, min(self.residues, numbers // (self.inner * self.channels)))
         widest = max(self.inner, self.rows * self.channels)
         self.columns = max(1, min(self.residues, numbers // widest))

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from foldase_kernels.scratch import scaled
+
 TILE = 2 * 2**20
 """Bytes that one scratch tile may take; several of them are alive at once."""
 
@@ -85,7 +87,7 @@ class _Tile:
         self.factors, self.weights = (a, b), weights
         *_, self.sequences, self.residues, self.hidden = a.shape
         self.channels = weight.shape[0]
-        numbers = TILE // self.dtype.itemsize
+        numbers = scaled(TILE) // self.dtype.itemsize
         most = max(1, numbers // max(self.hidden**2, self.channels))
         self.rows = min(self.residues, math.isqrt(most))
         self.columns = min(self.residues, max(1, most // self.rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from foldase_kernels.scratch import scaled
 from foldase_kernels.transition import cpu_tiles, op
 from foldase_kernels.transition.parameters import Activation, TransitionParameters
 from foldase_kernels.transition.reference import transition_reference
@@ -21,7 +22,7 @@ def scratch_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
     wide = torch.promote_types(x.dtype, torch.float32)
     tensors = [tensor for tensor in parameters if tensor is not None]
     cast = sum(2 * tensor.numel() * wide.itemsize for tensor in tensors if tensor.dtype != wide)
-    return 10 * (_hidden_bytes(x, parameters) if _is_small(x, parameters) else cpu_tiles.TILE) + cast
+    return 10 * (_hidden_bytes(x, parameters) if _is_small(x, parameters) else scaled(cpu_tiles.TILE)) + cast
 
 
 def _hidden_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
@@ -32,7 +33,7 @@ def _hidden_bytes(x: torch.Tensor, parameters: TransitionParameters) -> int:
 
 
 def _is_small(x: torch.Tensor, parameters: TransitionParameters) -> bool:
-    return _hidden_bytes(x, parameters) <= SMALL_HIDDEN
+    return _hidden_bytes(x, parameters) <= scaled(SMALL_HIDDEN)
 
 
 def transition_cpu(

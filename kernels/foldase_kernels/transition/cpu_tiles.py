@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from foldase_kernels.scratch import scaled
 from foldase_kernels.transition.parameters import TransitionParameters
 
 TILE = 2**20
@@ -57,7 +58,7 @@ class _Tile:
         self.epsilon = epsilon
         hidden, self.channels = parameters.weight_in.shape
         positions = max(1, x.numel() // self.channels)
-        self.rows = min(positions, max(1, TILE // (max(hidden, self.channels) * self.dtype.itemsize)))
+        self.rows = min(positions, max(1, scaled(TILE) // (max(hidden, self.channels) * self.dtype.itemsize)))
         self.x, self.update = (self._buffer(x, self.channels) for _ in range(2))
         self.factor = self._buffer(x, hidden)
         self.gate, self.activated, self.product = (

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from foldase_kernels.scratch import scaled
 from foldase_kernels.triangle_multiplication.cpu_gradients import (
     BACKWARD_BLOCKS,
     BACKWARD_GROUPS,
@@ -35,7 +36,7 @@ SMALL_PRODUCTS = 2 * 2**20
 def is_small(z: torch.Tensor, parameters: TriangleMultiplicationParameters) -> bool:
     """Whether the reference is the better choice on the CPU."""
     pairs = z.numel() // z.shape[-1]
-    return pairs * parameters.a_p_weight.shape[0] * sum_dtype(z.dtype).itemsize <= SMALL_PRODUCTS
+    return pairs * parameters.a_p_weight.shape[0] * sum_dtype(z.dtype).itemsize <= scaled(SMALL_PRODUCTS)
 
 
 def indices(z: torch.Tensor) -> Iterator[tuple[int, ...]]:

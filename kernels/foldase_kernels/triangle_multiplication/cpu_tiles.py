@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from foldase_kernels.scratch import scaled
 from foldase_kernels.triangle_multiplication.parameters import (
     EPSILON,
     TriangleMultiplicationParameters,
@@ -90,13 +91,13 @@ def held_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def block_pairs(size: int) -> int:
     """How many pairs the largest block of whole rows has."""
-    return size * max(1, PAIRS // size)
+    return size * max(1, scaled(PAIRS) // size)
 
 
 def group_size(size: int, hidden: int, wide: torch.dtype, buffers: int) -> int:
     """How many channels a group has where it needs ``buffers`` buffers ``[channels, N, N]``."""
     channel = size * size * wide.itemsize
-    budget = max(hidden * channel // GROUP_SHARE, SMALL)
+    budget = max(scaled(hidden * channel // GROUP_SHARE), scaled(SMALL))
     return min(hidden, max(1, budget // (buffers * channel)))
 
 
@@ -108,7 +109,7 @@ def scratch_bound(size: int, width: int, hidden: int, dtype: torch.dtype, *, bac
     """
     item = sum_dtype(dtype).itemsize
     channel = size * size * item
-    group = max(hidden * channel // GROUP_SHARE, SMALL, (5 if backward else 3) * channel)
+    group = max(scaled(hidden * channel // GROUP_SHARE), scaled(SMALL), (5 if backward else 3) * channel)
     blocks = (12 if backward else 9) * block_pairs(size) * max(width, hidden)
     parameters = (4 if backward else 2) * (5 * hidden + width + 8) * (width + 8)
     return group + 2 * channel + item * (blocks + parameters)

@@ -16,7 +16,9 @@ class ForwardOptions:
     Attributes:
         dtype: of weights and representations.
         backend: of the kernels.
-        group_bytes: of a representation that layers taken in groups of rows hold at a time: the chunk.
+        group_bytes: of a representation that layers taken in groups of rows hold at a time: the chunk, by
+            which the scratch of kernels on the CPU is scaled too. A model puts
+            ``layers.working_set(options.group_bytes)`` around its forward pass.
         inplace: overwrite representations instead of making new ones; inference only.
         checkpoint: keep only the arguments of each block for the backward pass; training only.
         offload_pair: keep the pair representation of the last recycle in main memory (model on a GPU) or in

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from foldase_models.layers.msa import MSAColumnAttention, MSARowAttentionWithPairBias
     from foldase_models.layers.outer_product import OuterProductMean
     from foldase_models.layers.primitives import DropoutColumnwise, DropoutRowwise, Linear
+    from foldase_models.layers.row_groups import working_set
     from foldase_models.layers.transition import Transition
     from foldase_models.layers.triangle import TriangleAttention, TriangleMultiplication
 
@@ -29,6 +30,7 @@ _HOMES = {
     "Transition": "transition",
     "TriangleAttention": "triangle",
     "TriangleMultiplication": "triangle",
+    "working_set": "row_groups",
 }
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Transition",
     "TriangleAttention",
     "TriangleMultiplication",
+    "working_set",
 ]
 
 

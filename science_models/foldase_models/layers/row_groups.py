@@ -6,12 +6,14 @@ Shapes: R rows, N positions of a row, c channels; the rows of ``[..., R, N, c]``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+
+from foldase_kernels.scratch import scaled, scratch_scale
 
 SMALL = 4 * 2**20
 """Bytes of a representation up to which all rows are one group and autograd keeps what lies between."""
@@ -22,6 +24,39 @@ forward and 30 times backward, and the scratch of its kernel."""
 
 Compute = Callable[..., torch.Tensor]
 """``compute(part, rows, *tensors)``: some rows ``[..., rows, N, c]`` to ``[..., rows, N, d]``."""
+
+
+@contextmanager
+def working_set(group_bytes: int) -> Iterator[None]:
+    """How much layers and kernels hold at a time, within the block and in this thread or task only.
+
+    :data:`GROUP` becomes ``group_bytes``; :data:`SMALL` and every size that kernels on the CPU choose
+    (:mod:`foldase_kernels.scratch`) change in proportion. Results change by rounding only. A model puts it
+    around its whole forward pass::
+
+        with working_set(options.group_bytes):
+            s, z = self.trunk(s, z, mask)
+
+    and training around the backward pass too, which takes what holds while it runs. A loop of a layer's own
+    asks :func:`rows_at_once` how many rows to take.
+
+    Raises:
+        ValueError: ``group_bytes`` is not above 0.
+    """
+    if group_bytes <= 0:
+        raise ValueError(f"group_bytes is {group_bytes}; expected a number above 0")
+    with scratch_scale(group_bytes / GROUP):
+        yield
+
+
+def rows_at_once(rows: int, row_bytes: int) -> int:
+    """How many of ``rows`` rows a loop takes where each holds ``row_bytes`` of its largest tensor.
+
+    All of them up to :data:`SMALL` bytes, beyond that as many as take :data:`GROUP` bytes, at least one.
+    """
+    if rows * row_bytes <= scaled(SMALL):
+        return max(1, rows)
+    return max(1, scaled(GROUP) // row_bytes)
 
 
 def check_in_place(name: str, x: torch.Tensor, parameters: Iterator[torch.Tensor] | None = None) -> None:
@@ -84,11 +119,11 @@ def by_rows_in_place(compute: Compute, x: torch.Tensor, tensors: Sequence[torch.
 
 
 def _one_group(x: torch.Tensor) -> bool:
-    return x.numel() * x.element_size() <= SMALL
+    return x.numel() * x.element_size() <= scaled(SMALL)
 
 
 def _rows_per_group(x: torch.Tensor) -> int:
-    return max(1, GROUP * x.shape[-3] // (x.numel() * x.element_size()))
+    return max(1, scaled(GROUP) * x.shape[-3] // (x.numel() * x.element_size()))
 
 
 def _spans(size: int, step: int) -> Iterator[slice]:
