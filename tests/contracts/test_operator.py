@@ -91,6 +91,23 @@ def test_two_operators_cannot_share_a_name() -> None:
         Registry([Trim(), Other()])
 
 
+class Thrifty(Operator[TrimInputs, TrimOutputs]):
+    name, version, help = "sequences.thrifty", 1, "Cut sequences with less memory"
+    Inputs, Outputs = TrimInputs, TrimOutputs
+    frugality = "length"
+
+    def run(self, inputs: TrimInputs, context: StepContext) -> TrimOutputs:
+        return TrimOutputs(report=Path("report.html"), mean_length=context.correction)
+
+
+def test_frugality_names_an_integer_input_with_a_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Registry([Thrifty()]).signature("sequences.thrifty@1").frugality == "length"
+    for wrong in ("keep", "labels", "sequences", "width"):
+        monkeypatch.setattr(Thrifty, "frugality", wrong)
+        with pytest.raises(ValueError, match=f"{wrong!r}, which is no integer input"):
+            Registry([Thrifty()])
+
+
 def test_a_lab_adds_its_own_operators_by_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("lab_operators")
     module.OPERATORS = (Trim(),)  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class FakeContext(StepContext):
         self.fractions: list[float] = []
         self.points: list[tuple[float | None, dict[str, float]]] = []
         self.lines: list[tuple[str, str]] = []
+        self.planned: dict[str, Any] = {}
         self.checks_left = cancel_after
 
     def progress(self, fraction: float, message: str = "") -> None:
@@ -44,6 +46,9 @@ class FakeContext(StepContext):
 
     def log(self, message: str, *, level: str = "info") -> None:
         self.lines.append((level, message))
+
+    def plan(self, values: Mapping[str, Any]) -> None:
+        self.planned |= json.loads(json.dumps(dict(values)))
 
     @property
     def cancelled(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from foldase.runtime.usage import ThreadMeter
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Succeeded, Task
 from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.contracts.errors import UserError
 from foldase_workflows.contracts.failures import Cause
 from foldase_workflows.contracts.operator import Resources
 from foldase_workflows.contracts.registry import Registry
@@ -273,6 +275,49 @@ def test_progress_tells_only_what_is_new(place: Workplace) -> None:
     after = step.take_progress()
     assert after is not None
     assert after.log_offset == step.log_offset > 0
+
+
+def test_a_plan_is_told_once_and_stays_with_the_end(place: Workplace) -> None:
+    step = RunningStep(task("test.add@1"), place, CancelFlag())
+    step.held_bytes = lambda: 70
+    noted: list[dict[str, Any]] = []
+    step.note_plan = noted.append
+    step.plan({"predicted_peak_bytes": 100, "options": {"chunk": 4}})
+    told = step.take_progress()
+    assert told is not None
+    assert told.plan == {"held_bytes": 70, "predicted_peak_bytes": 100, "options": {"chunk": 4}}
+    step.progress(0.5)
+    later = step.take_progress()
+    assert later is not None
+    assert later.plan is None
+    step.plan({"measured_peak_bytes": 120})
+    assert step.planned == {**told.plan, "measured_peak_bytes": 120} == noted[-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"predicted_peak_bytes": 1.5}, "number of bytes, not 1.5"),
+        ({"predicted_peak_bytes": -1}, "not -1"),
+        ({"correction": 0}, "factor above 0"),
+        ({"key": 3}, "key is a text"),
+        ({"model": float("nan")}, "no JSON"),
+        ({"model": "x" * (16 << 10)}, "16,384 are allowed"),
+    ],
+)
+def test_a_plan_that_is_of_no_use_is_refused(place: Workplace, wrong: dict[str, Any], says: str) -> None:
+    step = RunningStep(task("test.add@1"), place, CancelFlag())
+    with pytest.raises(UserError, match=says):
+        step.plan(wrong)
+    assert step.planned is None
+
+
+def test_corrections_come_with_the_task(place: Workplace) -> None:
+    given = replace(task("test.add@1"), corrections={"": 1.2, "esmfold": 1.5})
+    step = RunningStep(given, place, CancelFlag())
+    assert (step.correction, step.corrections) == (1.2, {"esmfold": 1.5})
+    plain = RunningStep(task("test.add@1"), place, CancelFlag())
+    assert (plain.correction, plain.corrections) == (1.0, {})
 
 
 def test_a_log_without_end_is_cut(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

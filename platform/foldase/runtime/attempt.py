@@ -31,6 +31,7 @@ class Attempt:
     def run(self, capture: Capture, meter: Meter) -> Succeeded | Failed:
         """Do the work; every exception becomes a report. Artifacts are stored when it succeeds."""
         meter.start()
+        self.step.held_bytes = meter.held
         result: dict[str, Any] | tuple[Cause, Json]
         try:
             if self.cancel.is_set:
@@ -97,6 +98,7 @@ class Attempt:
                 cpu_seconds=cpu,
                 log_offset=step.log_offset,
                 metrics_offset=step.metrics_offset,
+                plan=step.planned,
             )
         return Failed(
             run=task.run,
@@ -108,6 +110,7 @@ class Attempt:
             cpu_seconds=cpu,
             log_offset=step.log_offset,
             metrics_offset=step.metrics_offset,
+            plan=step.planned,
         )
 
 

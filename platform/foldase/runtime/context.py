@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from foldase.runtime.plans import HELD, checked_plan
 from foldase.runtime.workplace import CheckpointFolder, Workplace
 from foldase.scheduler.executor import Progressed, Task
 from foldase.store.artifacts import safe_name
@@ -97,9 +99,14 @@ class RunningStep(StepContext):
         self._metrics = AttemptFile(workplace, task, "metrics")
         self._fraction: float | None = None
         self._message: str | None = None
-        self._reported: tuple[object, ...] = (None, None, 0, 0)
+        self._reported: tuple[object, ...] = (None, None, 0, 0, None)
         self._points = 0
         self._outputs = 0
+        self._plan: dict[str, Any] | None = None
+        self.correction = task.corrections.get("", 1.0)
+        self.corrections = {key: factor for key, factor in task.corrections.items() if key}
+        self.held_bytes: Callable[[], int] = lambda: 0
+        self.note_plan: Callable[[dict[str, Any]], object] = lambda _: None
         self.scratch_folder: Path | None = None
         self.checkpoint_folder: CheckpointFolder | None = None
 
@@ -146,6 +153,21 @@ class RunningStep(StepContext):
         level = level if level in LEVELS else "info"
         self._log.write({"time": now_text(), "level": level, "message": str(message)})
 
+    def plan(self, values: Mapping[str, Any]) -> None:
+        """Add to the plan of the attempt; what is known of it is kept also should this process be killed."""
+        given = checked_plan(values)
+        with self._lock:
+            if self._plan is None and (held := self.held_bytes()) > 0:
+                given = {HELD: held, **given}
+            self._plan = checked_plan({**(self._plan or {}), **given})
+            self.note_plan(self._plan)
+
+    @property
+    def planned(self) -> dict[str, Any] | None:
+        """The plan so far."""
+        with self._lock:
+            return self._plan
+
     @property
     def cancelled(self) -> bool:
         """Whether someone asked the step to stop."""
@@ -187,9 +209,11 @@ class RunningStep(StepContext):
     def take_progress(self) -> Progressed | None:
         """What is new since the last call; the caller decides how often that is."""
         with self._lock:
-            state = (self._fraction, self._message, self.log_offset, self.metrics_offset)
+            plan = self._plan
+            state = (self._fraction, self._message, self.log_offset, self.metrics_offset, plan)
             if state == self._reported:
                 return None
+            told = self._reported[-1] == plan
             self._reported = state
             return Progressed(
                 run=self.run,
@@ -199,6 +223,7 @@ class RunningStep(StepContext):
                 message=self._message,
                 log_offset=self.log_offset,
                 metrics_offset=self.metrics_offset,
+                plan=None if told else plan,
             )
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from foldase.runtime.fleet import Kind
 from foldase.runtime.processes import ProcessId, kill_all, kill_tree, with_environment
 from foldase.runtime.settings import NAMESPACE, WORKER_PREFIX, WORKER_VARIABLE, RuntimeSettings
-from foldase.runtime.workbench import Held, identity_path, note_path
+from foldase.runtime.workbench import PLAN_SUFFIX, Held, identity_path, note_path
 from foldase.runtime.workers import Hello, WorkerActor, WorkerConfig
 from foldase.runtime.workplace import remove_folder
 from foldase.scheduler.executor import Task, TaskId
@@ -178,7 +178,8 @@ class Crew:
         home = self._settings.home
         if process is not None:
             remove_folder(home / "scratch" / process.mark)
-        for path in (note_path(home, name), identity_path(home, name)):
+        note = note_path(home, name)
+        for path in (note, note.with_suffix(PLAN_SUFFIX), identity_path(home, name)):
             path.unlink(missing_ok=True)
         for stream in (1, 2):
             (home / "workers" / f"{name}.{stream}").unlink(missing_ok=True)

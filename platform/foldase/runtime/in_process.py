@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from foldase.runtime.attempt import Attempt, timeout_error
 from foldase.runtime.capture import ThreadCapture
@@ -196,7 +197,8 @@ class InProcessExecutor:
                 self._stop(running, Cause.TIMEOUT, TIMEOUT_GRACE_SECONDS)
             if running.give_up_at is not None and now >= running.give_up_at:
                 del self._running[key]
-                self._inbox.append(_given_up(task, running.attempt.cancel.cause))
+                attempt = running.attempt
+                self._inbox.append(_given_up(task, attempt.cancel.cause, attempt.step.planned))
                 self._start_what_fits()
             elif pulse and (progress := running.attempt.step.take_progress()) is not None:
                 self._inbox.append(progress)
@@ -206,8 +208,8 @@ class InProcessExecutor:
         running.give_up_at = time.monotonic() + grace_seconds
 
 
-def _given_up(task: Task, cause: Cause) -> Failed:
+def _given_up(task: Task, cause: Cause, plan: dict[str, Any] | None = None) -> Failed:
     if cause is Cause.TIMEOUT:
-        return Failed(task.run, task.step, task.fence, cause, timeout_error(task))
+        return Failed(task.run, task.step, task.fence, cause, timeout_error(task), plan=plan)
     described = Cancelled(f"step {task.step} was cancelled").to_json()
-    return Failed(task.run, task.step, task.fence, cause, described)
+    return Failed(task.run, task.step, task.fence, cause, described, plan=plan)

@@ -79,7 +79,7 @@ def cause_of(worker: Worker, error: str, *, kernel_killed: bool, node_memory: in
     return Cause.WORKER_LOST
 
 
-def lost(task: Task, cause: Cause, how: str, memory_bytes: int) -> Failed:
+def lost(task: Task, cause: Cause, how: str, memory_bytes: int, plan: dict[str, Any] | None) -> Failed:
     """The report of a task whose worker is gone; ``memory_bytes`` is what it was last seen to use."""
     if cause is Cause.OOM_HOST:
         error = {
@@ -93,7 +93,9 @@ def lost(task: Task, cause: Cause, how: str, memory_bytes: int) -> Failed:
             "message": f"the worker process ended while it ran the step ({how})",
             "hint": "the log of the step has the last words of the worker",
         }
-    return Failed(task.run, task.step, task.fence, cause, error, peak_memory_bytes=memory_bytes, exit=how)
+    return Failed(
+        task.run, task.step, task.fence, cause, error, peak_memory_bytes=memory_bytes, plan=plan, exit=how
+    )
 
 
 def how_it_ended(error: str) -> str:

@@ -336,7 +336,8 @@ class RayExecutor:
             elif task_id(assigned.task) == current:
                 last_words(self._workplace, worker.name, assigned.task)
                 # It may have died before it could say that it had begun.
-                failed = lost(assigned.task, cause, how, worker.memory_bytes)
+                plan = Note.read_plan(note_path(self._settings.home, worker.name), task_id(assigned.task))
+                failed = lost(assigned.task, cause, how, worker.memory_bytes, plan)
                 self._inbox.put([_started(assigned.task, worker), failed])
             else:
                 again.append(assigned.task)

@@ -13,6 +13,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 _KIB = 1024
 _STATUS_BYTES = 4096
 _PEAK = re.compile(rb"VmHWM:\s*(\d+)")
+_NOW = re.compile(rb"VmRSS:\s*(\d+)")
 
 
 class Meter(Protocol):
@@ -20,6 +21,9 @@ class Meter(Protocol):
 
     def start(self) -> None:
         """The attempt begins."""
+
+    def held(self) -> int:
+        """Memory in bytes now (0: not known)."""
 
     def read(self) -> tuple[int, float]:
         """Peak memory in bytes (0: not known) and processor seconds since ``start``."""
@@ -40,14 +44,18 @@ class ProcessMeter:
         self._cpu, self._children = _cpu_seconds(), _children_peak()
         os.write(self._reset, b"5")
 
+    def held(self) -> int:
+        """Resident memory of the process."""
+        return self._memory(_NOW)
+
     def read(self) -> tuple[int, float]:
         """Peak resident memory of the process, or of its largest new child, and processor seconds of all."""
         children = _children_peak()
-        peak = max(self._peak_memory(), children if children > self._children else 0)
+        peak = max(self._memory(_PEAK), children if children > self._children else 0)
         return peak, _cpu_seconds() - self._cpu
 
-    def _peak_memory(self) -> int:
-        found = _PEAK.search(os.pread(self._status, _STATUS_BYTES, 0))
+    def _memory(self, kind: re.Pattern[bytes]) -> int:
+        found = kind.search(os.pread(self._status, _STATUS_BYTES, 0))
         return int(found.group(1)) * _KIB if found else 0
 
 
@@ -60,6 +68,10 @@ class ThreadMeter:
     def start(self) -> None:
         """Note the processor time so far."""
         self._cpu = time.thread_time()
+
+    def held(self) -> int:
+        """Not known."""
+        return 0
 
     def read(self) -> tuple[int, float]:
         """Processor seconds of this thread."""

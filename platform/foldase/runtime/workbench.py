@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from foldase.runtime.attempt import Attempt
 from foldase.runtime.capture import Capture
@@ -24,6 +25,7 @@ from foldase.runtime.processes import ProcessId, status_of, this_process
 from foldase.runtime.usage import ProcessMeter, limit_threads
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Progressed, Report, Started, Succeeded, Task, TaskId
+from foldase.store.jsontext import dumps, loads
 from foldase_workflows.contracts.failures import Cause
 from foldase_workflows.contracts.registry import Registry
 
@@ -37,6 +39,9 @@ BEGIN_SECONDS = 0.05
 """That a step has begun is told after this long, or together with its end."""
 
 RETRY_SECONDS = (0.1, 2.0)
+
+PLAN_SUFFIX = ".plan"
+"""Of the file beside a worker's note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +176,7 @@ class Workbench:
             if entry is None:
                 return
             attempt = entry.attempt = Attempt(task, self._workplace, self._registry)
+            attempt.step.note_plan = partial(self._note.write_plan, task_id(task))
             if entry.cancel is not None:
                 attempt.cancel.set(entry.cancel)
             entry.began = time.monotonic()
@@ -311,7 +317,7 @@ class Workbench:
 
 
 class Note:
-    """A small file that says which task a worker is at, for whoever finds the worker dead."""
+    """Small files that say which task a worker is at and what it planned, for whoever finds it dead."""
 
     IDLE = "-" * 64
     """What it says between two tasks."""
@@ -319,11 +325,28 @@ class Note:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self._plan_path = path.with_suffix(PLAN_SUFFIX)
 
     def write(self, task: TaskId | None) -> None:
         """Put the task in the place of the one before."""
         with suppress(OSError):
             os.pwrite(self._file, (self.IDLE if task is None else self.name_of(task)).encode("ascii"), 0)
+
+    def write_plan(self, task: TaskId, plan: dict[str, Any]) -> None:
+        """Put the plan of a task in the place of the one before."""
+        with suppress(OSError):
+            fresh = self._plan_path.with_suffix(".plan-new")
+            fresh.write_text(dumps([self.name_of(task), plan]), encoding="utf-8")
+            fresh.replace(self._plan_path)
+
+    @staticmethod
+    def read_plan(path: Path, task: TaskId) -> dict[str, Any] | None:
+        """The plan that a worker made for a task, from beside its note at ``path``."""
+        try:
+            name, plan = loads(path.with_suffix(PLAN_SUFFIX).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return plan if name == Note.name_of(task) else None
 
     @staticmethod
     def name_of(task: TaskId) -> str:

@@ -21,6 +21,8 @@ class Task:
     ``inputs`` are plain values with artifacts as references, defaults filled in. ``fence`` rises with every
     claim of a step; only the report that carries the current one is committed. ``identity`` is the cache
     key of the step and names its checkpoint folder, so that a later attempt or a resumed run finds it.
+    ``corrections`` are measured over predicted peaks of the operator so far, by the key in their plans; under
+    the empty key that of all.
     """
 
     run: str
@@ -33,6 +35,7 @@ class Task:
     inputs: dict[str, Any]
     resources: Resources
     timeout_seconds: float | None = None
+    corrections: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Progressed:
-    """Progress, new log bytes or new metric bytes of a running attempt; thinned out by the worker.
+    """Progress, plan, new log bytes or new metric bytes of a running attempt; thinned out by the worker.
 
     ``log_offset`` and ``metrics_offset`` are the sizes of the attempt's files so far, in bytes.
     """
@@ -61,6 +64,7 @@ class Progressed:
     message: str | None = None
     log_offset: int | None = None
     metrics_offset: int | None = None
+    plan: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Succeeded:
     """The attempt is over and its artifacts already lie in the blob store.
 
     ``outputs`` are plain values with artifacts as references; ``peak_memory_bytes`` and ``cpu_seconds`` are
-    what the attempt really took, where the worker could tell.
+    what the attempt really took, where the worker could tell. ``plan`` is what it said of it before.
     """
 
     run: str
@@ -79,6 +83,7 @@ class Succeeded:
     cpu_seconds: float = 0.0
     log_offset: int = 0
     metrics_offset: int = 0
+    plan: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class Failed:
     cpu_seconds: float = 0.0
     log_offset: int = 0
     metrics_offset: int = 0
+    plan: dict[str, Any] | None = None
     exit: str | None = None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from foldase_workflows.contracts.artifacts import Artifact
 
@@ -21,6 +23,9 @@ class StepContext(ABC):
         scratch: an empty folder of this attempt, removed afterwards.
         checkpoints: a folder that survives attempts, worker losses and ``resume``; what lies in it was
             written by an earlier attempt with the same identity (operator, parameters, inputs).
+        correction: measured over predicted peak memory of earlier attempts of this operator on this
+            platform, 1.0 where none is known; multiply a prediction with it.
+        corrections: the same by the ``key`` that those attempts named in their plans.
     """
 
     run: str
@@ -30,6 +35,8 @@ class StepContext(ABC):
     memory_bytes: int
     scratch: Path
     checkpoints: Path
+    correction: float = 1.0
+    corrections: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def progress(self, fraction: float, message: str = "") -> None:
@@ -42,6 +49,25 @@ class StepContext(ABC):
     @abstractmethod
     def log(self, message: str, *, level: str = "info") -> None:
         """Write a line to the log of the attempt; ``level`` is debug, info, warning or error."""
+
+    @abstractmethod
+    def plan(self, values: Mapping[str, Any]) -> None:
+        """Keep how this attempt will fit into memory, to be shown beside what it took.
+
+        Call it before the memory is taken: what is known of an attempt that was killed is its plan. Later
+        calls add to the values. All are for people, except these:
+
+        - ``predicted_peak_bytes``: what the attempt will hold at its peak, above what its process held when
+          it first called this; on a GPU, what it will hold there.
+        - ``correction``: the factor that the prediction contains, 1.0 where it is not given.
+        - ``key``: what the error of a prediction depends on, besides the operator (the kind of model, the
+          device); at most 64 characters.
+        - ``measured_peak_bytes``: the same sum as the prediction, as the operator counted it itself. Needed
+          on a GPU; elsewhere the platform takes the peak of resident memory.
+
+        Raises:
+            UserError: ``bad_plan``, the values are no JSON of at most 16 KiB, or one of these is of no use.
+        """
 
     @property
     @abstractmethod

@@ -88,6 +88,12 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
     """The default request where a document says nothing."""
     deterministic: ClassVar[bool] = True
     """False for steps whose results must never come from the cache."""
+    frugality: ClassVar[str | None] = None
+    """The integer input that says how much to save memory at the cost of time, 0 for not at all.
+
+    The platform raises it by one after ``oom_host`` and ``oom_gpu``, up to the port's maximum. Results may
+    differ by rounding only: the input is no part of their identity.
+    """
     Inputs: type[InputsT]
     Outputs: type[OutputsT]
 
@@ -123,6 +129,7 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
             outputs=ports_of(self.Outputs),
             resources=self.resources,
             deterministic=self.deterministic,
+            frugality=self.frugality,
         )
 
 
@@ -137,6 +144,7 @@ class Signature:
     outputs: dict[str, Port]
     resources: Resources = field(default_factory=Resources)
     deterministic: bool = True
+    frugality: str | None = None
 
     @property
     def reference(self) -> str:

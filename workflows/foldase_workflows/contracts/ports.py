@@ -39,6 +39,7 @@ Msa = Annotated[Path, ArtifactType("msa")]
 Families = Annotated[Path, ArtifactType("families")]
 Model = Annotated[Path, ArtifactType("model")]
 Predictions = Annotated[Path, ArtifactType("predictions")]
+Weights = Annotated[Path, ArtifactType("weights")]
 Structures = Annotated[Path, ArtifactType("structures")]
 Json = dict[str, Any]
 

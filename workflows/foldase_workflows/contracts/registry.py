@@ -35,8 +35,16 @@ class Registry:
         """Register one operator.
 
         Raises:
-            ValueError: another operator has that name and version.
+            ValueError: another operator has that name and version, or its ``frugality`` is not an integer
+                input with a default and a maximum.
         """
+        if operator.frugality is not None:
+            port = operator.signature.inputs.get(operator.frugality)
+            if port is None or str(port.type) != "int" or port.required or "max" not in port.limits:
+                raise ValueError(
+                    f"{operator.reference}: frugality names {operator.frugality!r}, which is no integer "
+                    "input with a default and a maximum"
+                )
         known = self._operators.setdefault(operator.reference, operator)
         if type(known) is not type(operator):
             raise ValueError(

@@ -49,6 +49,12 @@ _KINDS: dict[str, _Kind] = {
         Storage.TREE, "tree", "application/vnd.foldase.tree+json", "families with known structure, as zarr"
     ),
     "model": _Kind(Storage.TREE, "tree", "application/vnd.foldase.tree+json", "trained weights"),
+    "weights": _Kind(
+        Storage.TREE,
+        "tree",
+        "application/vnd.foldase.tree+json",
+        "weights, by their name here",
+    ),
     "predictions": _Kind(
         Storage.TREE, "tree", "application/vnd.foldase.tree+json", "contact maps and traces, as zarr"
     ),
