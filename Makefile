@@ -24,10 +24,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/house
+	$(BIN)/python -m pytest -q -m "not verify" tests/house
 
 test: install
-	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder -m "not verify"
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder --durations 30 -m "not verify"
 
 # The long checks: all of them, or one room's, for example `make verify ROOM=scheduler`.
 # They compile CUDA sources; where the system has no nvcc, it comes from PyPI's wheels.
