@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "foldase_models.compression": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
     "foldase_models.preference": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
     "foldase_models.planning": {"config"},
-    "foldase_models.metrics": set(),
+    "foldase_models.metrics": {"foldase_models.layers.residues", "foldase_models.layers.residue_bonds"},
     "foldase_models.coevolution": set(),
     "foldase_models.injection": {
         "foldase_models.folding",
