@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from foldase_models.layers.attention import Attention
     from foldase_models.layers.dims import EvoformerDims
     from foldase_models.layers.evoformer import Evoformer, EvoformerBlock
+    from foldase_models.layers.invariant_point_attention import InvariantPointAttention
     from foldase_models.layers.msa import MSAColumnAttention, MSARowAttentionWithPairBias
     from foldase_models.layers.outer_product import OuterProductMean
     from foldase_models.layers.primitives import DropoutColumnwise, DropoutRowwise, Linear
+    from foldase_models.layers.rigid import Rigid
     from foldase_models.layers.row_groups import working_set
+    from foldase_models.layers.structure_dims import StructureDims
+    from foldase_models.layers.structure_module import StructureModule, StructureOutput
     from foldase_models.layers.transition import Transition
     from foldase_models.layers.triangle import TriangleAttention, TriangleMultiplication
 
@@ -23,10 +27,15 @@ _HOMES = {
     "Evoformer": "evoformer",
     "EvoformerBlock": "evoformer",
     "EvoformerDims": "dims",
+    "InvariantPointAttention": "invariant_point_attention",
     "Linear": "primitives",
     "MSAColumnAttention": "msa",
     "MSARowAttentionWithPairBias": "msa",
     "OuterProductMean": "outer_product",
+    "Rigid": "rigid",
+    "StructureDims": "structure_dims",
+    "StructureModule": "structure_module",
+    "StructureOutput": "structure_module",
     "Transition": "transition",
     "TriangleAttention": "triangle",
     "TriangleMultiplication": "triangle",
@@ -40,10 +49,15 @@ __all__ = [
     "Evoformer",
     "EvoformerBlock",
     "EvoformerDims",
+    "InvariantPointAttention",
     "Linear",
     "MSAColumnAttention",
     "MSARowAttentionWithPairBias",
     "OuterProductMean",
+    "Rigid",
+    "StructureDims",
+    "StructureModule",
+    "StructureOutput",
     "Transition",
     "TriangleAttention",
     "TriangleMultiplication",
