@@ -1,4 +1,4 @@
-"""The atoms of proteins' backbones in mmCIF and PDB files, read by Biopython and checked.
+"""The atoms of proteins in mmCIF and PDB files, read by Biopython and checked.
 
 Biopython's dictionary reader takes a file that was cut off for a whole one and does not say in which line a
 fault lies; both are made good here.
@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 from foldase_workflows.contracts.errors import BadInput
 from foldase_workflows.formats.text import LineReader
 
-_BACKBONE = frozenset({"N", "CA", "C", "CB"})
+BACKBONE = frozenset({"N", "CA", "C", "CB"})
+"""What is read where no other names are asked for; C-beta counts with them."""
 _UNSET = frozenset({".", "?"})
 
 
 class Atom(NamedTuple):
-    """One backbone or C-beta atom, ``xyz`` in A.
+    """One atom, ``xyz`` in A.
 
     ``molecule`` tells apart chains of one name (label_asym_id in mmCIF); ``position`` counts from 1 in the
     polymer, 0 where unknown.
@@ -79,6 +80,22 @@ class _CifLines:
         self._in_text = False
         self.text_start = 0
         self.atom_lines = array("L")
+        self._keeps_to_dictionary = False
+        self._separators = 0
+        self._last = ""
+
+    def check_end(self) -> None:
+        """Refuse a file of a dictionary that ends without the ``#`` that closes each of its categories.
+
+        Raises:
+            BadInput: ``cif_truncated``.
+        """
+        if self._keeps_to_dictionary and self._separators > 1 and not self._last.startswith("#"):
+            raise self._lines.error(
+                "cif_truncated",
+                "the last category is not closed by `#`, as all others are",
+                hint="the file seems to be cut off; fetch it again",
+            )
 
     def __iter__(self) -> Iterator[str]:
         seen_block = False
@@ -96,11 +113,15 @@ class _CifLines:
                 seen_block = True
             elif not self._in_text and line.startswith(("ATOM", "HETATM")):
                 self.atom_lines.append(self._lines.number)
+            elif not self._in_text:
+                self._keeps_to_dictionary |= line.startswith("_audit_conform.")
+                self._separators += line.strip() == "#"
+            self._last = line.strip() or self._last
             yield line
 
 
-def read_cif_atoms(lines: LineReader, most_atoms: int) -> AtomTable:
-    """Backbone atoms of polymers in an mmCIF file; raises BadInput with codes ``cif_*``."""
+def read_cif_atoms(lines: LineReader, most_atoms: int, names: frozenset[str] = BACKBONE) -> AtomTable:
+    """Atoms of polymers in an mmCIF file, those with the ``names``; raises BadInput with codes ``cif_*``."""
     from Bio.PDB.MMCIF2Dict import MMCIF2Dict
 
     handle = _CifLines(lines)
@@ -116,7 +137,9 @@ def read_cif_atoms(lines: LineReader, most_atoms: int) -> AtomTable:
                 hint="the file seems to be cut off",
             ) from error
         raise lines.error("cif_syntax", f"this is not mmCIF: {' '.join(str(error).split())[:200]}") from error
-    return _CifAtoms(values, lines, handle.atom_lines, most_atoms).table()
+    atoms = _CifAtoms(values, lines, handle.atom_lines, most_atoms, names)
+    handle.check_end()
+    return atoms.table()
 
 
 class _Restartable:
@@ -133,9 +156,15 @@ class _CifAtoms:
     """Reads the categories of one data block."""
 
     def __init__(
-        self, values: Mapping[str, Any], lines: LineReader, atom_lines: Sequence[int], most_atoms: int
+        self,
+        values: Mapping[str, Any],
+        lines: LineReader,
+        atom_lines: Sequence[int],
+        most_atoms: int,
+        names: frozenset[str],
     ) -> None:
         self._values = values
+        self._names = names
         self._lines = lines
         self._atom_lines = atom_lines
         self._check_loops()
@@ -211,7 +240,7 @@ class _CifAtoms:
             xyz = (self._coordinate(x, i), self._coordinate(y, i), self._coordinate(z, i))
             hetero = groups[i] == "HETATM"
             in_polymer = positions[i] not in _UNSET if has_positions else not hetero
-            if models[i] != models[0] or not in_polymer or names[i] not in _BACKBONE:
+            if models[i] != models[0] or not in_polymer or names[i] not in self._names:
                 continue
             yield Atom(
                 molecules[i],
@@ -261,17 +290,13 @@ class _CifAtoms:
             raise self._error("cif_syntax", f"{column[row][:20]!r} is no number", row) from None
 
 
-def read_pdb_atoms(lines: LineReader, most_atoms: int) -> AtomTable:
-    """Backbone atoms in a PDB file; raises BadInput with codes ``pdb_*``."""
+def read_pdb_atoms(lines: LineReader, most_atoms: int, names: frozenset[str] = BACKBONE) -> AtomTable:
+    """Atoms in a PDB file, those with the ``names``; raises BadInput with codes ``pdb_*``."""
     from Bio.PDB.PDBExceptions import PDBConstructionException
     from Bio.PDB.PDBParser import PDBParser
 
     text = [line + "\n" for line in lines]
-    count = sum(line.startswith(("ATOM  ", "HETATM")) for line in text)
-    if count > most_atoms:
-        raise lines.error("structure_too_large", f"more than {most_atoms:,} atoms")
-    if not count:
-        raise lines.error("pdb_no_atoms", "the file has no atoms (no ATOM records)")
+    _check_pdb_lines(text, lines, most_atoms)
     reader: Any = PDBParser
     parser = reader(QUIET=True)
     try:
@@ -282,7 +307,38 @@ def read_pdb_atoms(lines: LineReader, most_atoms: int) -> AtomTable:
         code = "pdb_coordinates" if "coordinate" in message else "pdb_syntax"
         raise lines.error(code, f"not a valid atom: {message}", line=line) from error
     model = next(iter(structure))
-    return AtomTable([_pdb_atom(atom, lines, text) for atom in _unpacked(model) if atom.name in _BACKBONE])
+    return AtomTable([_pdb_atom(atom, lines, text) for atom in _unpacked(model) if atom.name in names])
+
+
+_COORDINATES_END, _B_FACTOR_END = 54, 66
+"""Columns that every ATOM record has, and those that all have where the first one has them."""
+
+
+def _check_pdb_lines(text: Sequence[str], lines: LineReader, most_atoms: int) -> None:
+    """Count the atoms, and refuse a file that was cut off: a short line would be read as other numbers."""
+    records = {line[:6].rstrip() for line in text}
+    atoms = [
+        (number, line.rstrip()) for number, line in enumerate(text, 1) if line[:6] in ("ATOM  ", "HETATM")
+    ]
+    if len(atoms) > most_atoms:
+        raise lines.error("structure_too_large", f"more than {most_atoms:,} atoms")
+    if not atoms:
+        raise lines.error("pdb_no_atoms", "the file has no atoms (no ATOM records)")
+    columns = max(_COORDINATES_END, min(_B_FACTOR_END, len(atoms[0][1])))
+    for number, line in atoms:
+        if len(line) < columns:
+            raise lines.error(
+                "pdb_syntax",
+                f"not a valid atom: the line ends in column {len(line)}, before column {columns}",
+                line=number,
+                hint="the file seems to be cut off",
+            )
+    if {"HEADER", "SEQRES"} <= records and not records & {"END", "ENDMDL"}:
+        raise lines.error(
+            "pdb_truncated",
+            "an entry with HEADER and SEQRES ends without END",
+            hint="the file seems to be cut off; fetch it again",
+        )
 
 
 def _unpacked(model: Any) -> Iterator[Any]:

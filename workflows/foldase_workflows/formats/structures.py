@@ -7,27 +7,16 @@ that of its parent. Lengths are in Angstrom.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foldase_workflows.contracts.errors import BadInput, Location
-from foldase_workflows.formats.structure_atoms import Atom, AtomTable, read_cif_atoms, read_pdb_atoms
-from foldase_workflows.formats.text import LineReader, TextLimits
+from foldase_workflows.formats.structure_residues import ChainAtoms, StructureLimits, read_chains
 
-_PEPTIDE_BOND = 2.0
-"""Longest distance from C to the next N, in A, that counts as a bond (ideal 1.33)."""
-
-
-@dataclass(frozen=True, slots=True)
-class StructureLimits:
-    """How much a reader accepts: atoms of the file, and the text itself."""
-
-    atoms: int = 2_000_000
-    text: TextLimits = field(default_factory=lambda: TextLimits(file_bytes=1 << 28, line_bytes=1 << 20))
+__all__ = ["Chain", "StructureLimits", "read_chain", "read_structure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +52,11 @@ def read_structure(
 
     Raises:
         BadInput: ``structure_empty``, ``structure_format``, ``structure_too_large``, ``cif_syntax``,
-            ``cif_unterminated``, ``cif_loop`` (cut off), ``cif_several_blocks``, ``cif_columns``,
-            ``cif_coordinates``, ``cif_no_atoms``, ``cif_no_protein``, the same with ``pdb_``, or what
-            :class:`LineReader` raises; with the line where there is one.
+            ``cif_unterminated``, ``cif_loop`` and ``cif_truncated`` (cut off), ``cif_several_blocks``,
+            ``cif_columns``, ``cif_coordinates``, ``cif_no_atoms``, ``cif_no_protein``, the same with
+            ``pdb_``, or what :class:`LineReader` raises; with the line where there is one.
     """
-    limits = limits or StructureLimits()
-    kind = _detect(path, name, limits)
-    with LineReader(path, name=name, limits=limits.text) as lines:
-        read = read_cif_atoms if kind == "cif" else read_pdb_atoms
-        table = read(lines, limits.atoms)
-        chains = [
-            chain
-            for key, atoms in _by_chain(table.atoms).items()
-            if (chain := _chain(key[1], atoms, table, check_bonds=kind == "pdb")) is not None
-        ]
-        if not chains:
-            raise BadInput(
-                "the file has atoms, but no protein chain with C-alpha atoms",
-                code=f"{kind}_no_protein",
-                location=Location(file=lines.name),
-            )
-        return chains
+    return [_chain(found) for found in read_chains(path, name=name, limits=limits)]
 
 
 def read_chain(
@@ -106,67 +79,12 @@ def read_chain(
     )
 
 
-def _detect(path: Path, name: str | None, limits: StructureLimits) -> str:
-    with LineReader(path, name=name, limits=limits.text) as lines:
-        said = (line for line in lines if line.strip() and not line.startswith("#"))
-        first = next(said, None)
-        if first is None:
-            raise lines.error("structure_empty", "the file is empty")
-        if first.lower().startswith("data_"):
-            return "cif"
-        for _, line in zip(range(10_000), _chain_lines(first, said), strict=False):
-            if line.startswith(("ATOM  ", "HETATM", "HEADER ", "MODEL ")):
-                return "pdb"
-        raise lines.error(
-            "structure_format",
-            f"no structure begins with {first.strip()[:40]!r}",
-            line=1,
-            hint="known are mmCIF (begins with `data_`) and PDB (has ATOM records)",
-        )
-
-
-def _chain_lines(first: str, rest: Iterable[str]) -> Iterable[str]:
-    yield first
-    yield from rest
-
-
-def _by_chain(atoms: Iterable[Atom]) -> dict[tuple[str, str], list[Atom]]:
-    chains: dict[tuple[str, str], list[Atom]] = {}
-    for atom in atoms:
-        chains.setdefault((atom.molecule, atom.chain), []).append(atom)
-    return chains
-
-
-@dataclass(slots=True)
-class _Residue:
-    """The atoms of one place in a chain by component (alternatives) and atom name."""
-
-    first: Atom
-    variants: dict[str, dict[str, Atom]]
-
-    def chosen(self) -> dict[str, Atom] | None:
-        """The atoms of the variant whose C-alpha has the highest occupancy; None where none has one."""
-        with_alpha = [atoms for atoms in self.variants.values() if "CA" in atoms]
-        return max(with_alpha, key=lambda atoms: atoms["CA"].occupancy) if with_alpha else None
-
-
-def _chain(name: str, atoms: Sequence[Atom], table: AtomTable, *, check_bonds: bool) -> Chain | None:
-    places: dict[tuple[int, str, int], _Residue] = {}
-    for atom in atoms:
-        place = places.setdefault((atom.number, atom.insertion_code, atom.position), _Residue(atom, {}))
-        known = place.variants.setdefault(atom.residue, {})
-        if atom.name not in known or atom.occupancy > known[atom.name].occupancy:
-            known[atom.name] = atom
-    residues = [chosen for place in places.values() if (chosen := place.chosen()) is not None]
-    if check_bonds:
-        residues = _bonded(residues)
-    if not residues:
-        return None
-    alphas = [residue["CA"] for residue in residues]
-    betas = [residue.get("CB", residue["CA"]) for residue in residues]
+def _chain(found: ChainAtoms) -> Chain:
+    alphas = found.alphas
+    betas = [residue.get("CB", residue["CA"]) for residue in found.residues]
     return Chain(
-        name=name,
-        sequence="".join(table.letter(atom.residue) for atom in alphas),
+        name=found.name,
+        sequence=found.sequence,
         residues=tuple(atom.residue for atom in alphas),
         numbers=np.array([atom.number for atom in alphas], dtype=np.int32),
         insertion_codes=tuple(atom.insertion_code for atom in alphas),
@@ -174,23 +92,5 @@ def _chain(name: str, atoms: Sequence[Atom], table: AtomTable, *, check_bonds: b
         alpha=np.array([atom.xyz for atom in alphas], dtype=np.float32),
         beta=np.array([atom.xyz for atom in betas], dtype=np.float32),
         b_factors=np.array([atom.b_factor for atom in alphas], dtype=np.float32),
-        polymer=table.polymers.get(alphas[0].entity),
+        polymer=found.polymer,
     )
-
-
-def _bonded(residues: Sequence[dict[str, Atom]]) -> list[dict[str, Atom]]:
-    """Leaves out amino acids that are ligands: HETATM without a peptide bond to a neighbour."""
-
-    def bound(left: dict[str, Atom], right: dict[str, Atom]) -> bool:
-        if "C" not in left or "N" not in right:
-            return False
-        return float(np.linalg.norm(np.subtract(left["C"].xyz, right["N"].xyz))) < _PEPTIDE_BOND
-
-    kept = []
-    for index, residue in enumerate(residues):
-        joined = (index > 0 and bound(residues[index - 1], residue)) or (
-            index + 1 < len(residues) and bound(residue, residues[index + 1])
-        )
-        if joined or not residue["CA"].is_hetero:
-            kept.append(residue)
-    return kept

@@ -13,15 +13,17 @@ import hashlib
 import json
 import math
 import re
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec, GzipCodec
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec, GzipCodec
+from zarr.storage import LocalStore
 
 from foldase_workflows.contracts import BadInput, Damaged, Location
 
@@ -54,19 +56,41 @@ class _TimelessGzip(GzipCodec):
 class TreeWriter:
     """Writes one tree into an empty folder. Nothing counts until :meth:`complete` has returned."""
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str, *, consolidate: bool = False) -> None:
+        """Begin a tree.
+
+        Args:
+            path: its folder.
+            kind: what a reader will ask for.
+            consolidate: repeat the metadata of all arrays in the root's, so that one read shows them all.
+        """
         self._path = path
         self._kind = kind
+        self._consolidate = consolidate
         attributes = {"kind": kind, "schema_version": SCHEMA_VERSION, "complete": False}
         self._root = zarr.create_group(path, zarr_format=3, attributes=attributes)
 
     def group(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Make a group with attributes (plain JSON values without NaN)."""
-        _check_name(name)
+        """Make a group with attributes (plain JSON values without NaN); ``name`` may be ``outer/inner``."""
+        for part in name.split("/"):
+            _check_name(part)
         self._root.create_group(name, attributes=_plain(attributes))
 
-    def array(self, name: str, values: NDArray[Any]) -> None:
+    def array(
+        self,
+        name: str,
+        values: NDArray[Any],
+        *,
+        chunks: tuple[int, ...] | None = None,
+        shards: tuple[int, ...] | None = None,
+    ) -> None:
         """Write an array; ``name`` is ``array`` or ``group/array``.
+
+        Args:
+            name: where.
+            values: all of it.
+            chunks: its tiles; at most :data:`CHUNK_BYTES` each where nothing is said.
+            shards: how much lies in one file, a multiple of ``chunks``; a tile of it can be read alone.
 
         Raises:
             ValueError: an unfit name, or an array without values.
@@ -76,18 +100,26 @@ class TreeWriter:
         if values.size == 0:
             raise ValueError(f"array {name!r} of shape {values.shape} holds no values")
         parent = self._root.require_group(group) if group else self._root
+        packing = BloscCodec(cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
         array = parent.create_array(
             leaf,
             shape=values.shape,
             dtype=values.dtype,
-            chunks=chunk_shape(values.shape, values.dtype.itemsize),
-            compressors=[_TimelessGzip(level=5), Crc32cCodec()],
+            chunks=chunks or chunk_shape(values.shape, values.dtype.itemsize),
+            shards=shards,
+            compressors=[packing if shards else _TimelessGzip(level=5), Crc32cCodec()],
             config={"write_empty_chunks": True},
         )
         array[...] = values
 
     def complete(self, attributes: Mapping[str, Any]) -> None:
         """Write the manifest, then the root attributes; the tree is whole from here on."""
+        if self._consolidate:
+            with (
+                warnings.catch_warnings()
+            ):  # zarr writes it for all readers of version 3, and says it may change
+                warnings.simplefilter("ignore")
+                self._root = zarr.consolidate_metadata(LocalStore(self._path), zarr_format=3)
         manifest = json.dumps({"files": _files_of(self._path)}, sort_keys=True, indent=0).encode()
         (self._path / MANIFEST).write_bytes(manifest)
         described = {
@@ -189,13 +221,48 @@ class TreeReader:
             )
         for key in _chunk_keys(name, metadata):
             self._check_file(key, name)
+        return self._decoded(name, (Ellipsis,))
+
+    def tile(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
+        """A part of a matrix; of its files only the parts that hold it are read.
+
+        Raises:
+            IndexError: a bound below zero or a step.
+            Damaged: a file is missing or of another size, or the checksum of a tile is wrong.
+        """
+        metadata = self._checked_json(f"{name}/{ROOT_METADATA}")
+        bounds = []
+        for asked, length in zip((rows, columns), metadata["shape"], strict=True):
+            start, stop = asked.start or 0, length if asked.stop is None else asked.stop
+            if start < 0 or stop < start or asked.step not in (None, 1):
+                raise IndexError(f"{asked} is no range of rows or columns")
+            bounds.append((start, min(stop, length)))
+        sizes = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        needed = [
+            range(start // size, -(-stop // size)) for (start, stop), size in zip(bounds, sizes, strict=True)
+        ]
+        for row in needed[0]:
+            for column in needed[1]:
+                self._check_size(f"{name}/c/{row}/{column}", name)
+        return self._decoded(name, tuple(slice(start, stop) for start, stop in bounds))
+
+    def _decoded(self, name: str, selection: Sequence[Any]) -> NDArray[Any]:
         try:
             if self._root is None:
-                self._root = zarr.open_group(self._path, mode="r", zarr_format=3)
-            values = self._root[name][...]  # type: ignore[index]  # an array, its metadata were read above
-        except (ValueError, TypeError, KeyError, OSError, EOFError) as error:
+                # What is repeated in the root is not covered by the manifest; the arrays' own metadata are.
+                self._root = zarr.open_group(self._path, mode="r", zarr_format=3, use_consolidated=False)
+            values = self._root[name][tuple(selection)]  # type: ignore[index]  # an array, checked before
+        except (ValueError, TypeError, KeyError, OSError, EOFError, RuntimeError) as error:
             raise self._damaged(name, f"it cannot be decoded: {error}") from error
         return np.asarray(values)
+
+    def _check_size(self, name: str, array: str) -> None:
+        try:
+            size = (self._path / name).stat().st_size
+        except OSError as error:
+            raise self._damaged(array, f"{name} is missing") from error
+        if name not in self._files or size != self._files[name]["size"]:
+            raise self._damaged(array, f"{name} was changed")
 
     def _array_names(self) -> set[str]:
         return {name.partition("/c/")[0] for name in self._files if "/c/" in name}
