@@ -135,6 +135,7 @@ def load_strict(
     *,
     rename: Mapping[str, str] | None = None,
     ignore: Callable[[str], bool] | None = None,
+    optional: Callable[[str], bool] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> None:
@@ -149,6 +150,7 @@ def load_strict(
         tensors: by key; usually those of :func:`read_safetensors_folder`.
         rename: keys of the checkpoint by keys of the model, for those that differ.
         ignore: says of a key of the checkpoint that the model has no use for it.
+        optional: says of a key of the model that it may be missing: a buffer that the model computes.
         dtype: of parameters that were left out; None means that of the checkpoint.
         device: of parameters that were left out; None means the CPU.
 
@@ -159,7 +161,7 @@ def load_strict(
     """
     expected = model.state_dict(keep_vars=True)
     sources = {key: (rename or {}).get(key, key) for key in expected}
-    _check_keys(expected, tensors, sources, ignore)
+    _check_keys(expected, tensors, sources, ignore, optional)
     owners = _owners(model)
     filled: dict[int, str] = {}
     for key, own in expected.items():
@@ -303,10 +305,15 @@ def _check_keys(
     tensors: Mapping[str, torch.Tensor],
     sources: Mapping[str, str],
     ignore: Callable[[str], bool] | None,
+    optional: Callable[[str], bool] | None,
 ) -> None:
     """Everything that does not fit, in one error."""
     given = {id(own) for key, own in expected.items() if sources[key] in tensors}
-    missing = [sources[key] for key, own in expected.items() if id(own) not in given]
+    missing = [
+        sources[key]
+        for key, own in expected.items()
+        if id(own) not in given and not (optional is not None and optional(key))
+    ]
     wanted = {sources[key]: tuple(own.shape) for key, own in expected.items()}
     unexpected = [key for key in tensors if key not in wanted and not (ignore is not None and ignore(key))]
     shapes = {key: _shape(key, tensors) for key in wanted if key in tensors}
