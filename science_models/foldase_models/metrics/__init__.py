@@ -2,6 +2,7 @@
 
 from foldase_models.metrics.all_atoms import AllAtoms, atom_rmsd, lddt_all_atoms, with_better_names
 from foldase_models.metrics.clashes import Clashes, clashes
+from foldase_models.metrics.comparison import compare_structures, laid_over
 from foldase_models.metrics.contacts import contact_precision, precision_at
 from foldase_models.metrics.lddt import LDDT_CUTOFF, LDDT_THRESHOLDS, Lddt, lddt
 from foldase_models.metrics.ramachandran import Ramachandran, backbone_torsions, ramachandran
@@ -12,7 +13,7 @@ from foldase_models.metrics.superposition import (
     rmsd,
     superpose,
 )
-from foldase_models.metrics.template_score import GDT_HA, GDT_TS, gdt, tm_score
+from foldase_models.metrics.template_score import GDT_HA, GDT_TS, gdt, gdt_shares, tm_score
 
 __all__ = [
     "GDT_HA",
@@ -30,8 +31,11 @@ __all__ = [
     "bootstrap_margin",
     "bootstrap_mean",
     "clashes",
+    "compare_structures",
     "contact_precision",
     "gdt",
+    "gdt_shares",
+    "laid_over",
     "lddt",
     "lddt_all_atoms",
     "mirror_rmsd",

@@ -28,18 +28,23 @@ def tm_scale(length: int) -> float:
     return max(0.5, 1.24 * float(np.cbrt(max(length - 15, 0))) - 1.8)
 
 
-def tm_score(predicted: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-    """TM-score, 0 to 1, normalised by the length.
+def tm_score(
+    predicted: NDArray[np.floating], true: NDArray[np.floating], *, length: int | None = None
+) -> float:
+    """TM-score, 0 to 1.
 
     Args:
         predicted: (N, 3), A.
         true: (N, 3), A.
+        length: what it is normalised by, the residues of the whole reference; None means N.
 
     Raises:
         ValueError: shapes that do not fit, or coordinates that are not finite.
     """
-    d0 = tm_scale(len(true))
-    return float(max((1 / (1 + (d / d0) ** 2)).mean(axis=-1).max() for d in _search(predicted, true, d0)))
+    length = len(true) if length is None else length
+    d0 = tm_scale(length)
+    best = max((1 / (1 + (d / d0) ** 2)).sum(axis=-1).max() for d in _search(predicted, true, d0))
+    return float(best / length)
 
 
 def gdt(
@@ -55,14 +60,24 @@ def gdt(
     Raises:
         ValueError: shapes that do not fit, or coordinates that are not finite.
     """
+    return float(gdt_shares(predicted, true, cutoffs=cutoffs).mean())
+
+
+def gdt_shares(
+    predicted: NDArray[np.floating], true: NDArray[np.floating], *, cutoffs: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """The largest share of residues that can be brought within each of the growing cutoffs; 0 to 1.
+
+    Arguments and errors as in :func:`gdt`.
+    """
     best = np.zeros(len(cutoffs))
     for k, cutoff in enumerate(cutoffs):
         for distance in _search(predicted, true, cutoff):
             best = np.maximum(best, [(distance <= other).mean(axis=-1).max() for other in cutoffs])
         if best[k] == 1.0:
             break
-    best = np.maximum.accumulate(best)
-    return float(best.mean())
+    shares: NDArray[np.float64] = np.maximum.accumulate(best)
+    return shares
 
 
 def _search(
