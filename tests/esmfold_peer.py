@@ -8,6 +8,7 @@ from unittest import mock
 import numpy as np
 import torch
 from transformers import EsmConfig, EsmForProteinFolding
+from transformers.models.esm import modeling_esm
 from transformers.models.esm.openfold_utils import residue_constants, rigid_utils
 
 from foldase_models.layers import residues
@@ -80,13 +81,24 @@ class _Torch:
         return getattr(torch, name)
 
 
+def _rotary(q, k, cos, sin, unsqueeze_dim=1):
+    """Rotations of the peer's language model, without its way through float32."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return tuple(x * cos + modeling_esm.rotate_half(x) * sin for x in (q, k))
+
+
 @contextmanager
 def peer_in_float64():
-    """The peer casts rotations and translations to float32 and keeps its tables so; here it does not."""
+    """The peer rounds to float32: rotations and translations, their tables, the language model's queries and
+    keys. Here it does not. What is left: limits of bins, which are float32 in it."""
     tables = {
         "restype_rigid_group_default_frame": residues.GROUP_FRAMES,
         "restype_atom14_rigid_group_positions": residues.ATOM14_POSITIONS,
         "restype_atom14_mask": residues.ATOM14_MASK.astype(np.float64),
     }
-    with mock.patch.object(rigid_utils, "torch", _Torch()), mock.patch.multiple(residue_constants, **tables):
+    with (
+        mock.patch.object(rigid_utils, "torch", _Torch()),
+        mock.patch.multiple(residue_constants, **tables),
+        mock.patch.object(modeling_esm, "apply_rotary_pos_emb", _rotary),
+    ):
         yield

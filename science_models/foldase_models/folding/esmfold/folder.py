@@ -1,0 +1,132 @@
+"""ESMFold as a :class:`foldase_models.folding.prediction.Folder`: a record in, a structure out.
+
+Shapes: N residues, M with the linkers between chains. Lengths in A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from foldase_models.errors import ModelError
+from foldase_models.folding.esmfold.features import Features, encode_record
+from foldase_models.folding.esmfold.heads import PairConfidence, contact_probability, pair_confidence
+from foldase_models.folding.esmfold.model import EsmFold, EsmFoldOutput
+from foldase_models.folding.options import ForwardOptions
+from foldase_models.folding.prediction import FoldInput, FoldPrediction
+from foldase_models.layers.atoms import atom14_to_atom37
+from foldase_models.layers.residues import ATOM37_INDEX, ATOM37_MASK, decode
+from foldase_models.layers.row_groups import working_set
+
+
+class EsmFoldFolder:
+    """ESMFold ready to fold.
+
+    Nothing is drawn at random, so that every seed gives the same bits. Alignments and templates of a record
+    are not used: the model knows sequences only.
+
+    Attributes:
+        kind: ``esmfold``.
+        digest: of the weights.
+        max_recycles: passes before the last one, as trained.
+        model: on the device where it folds.
+        options: of every forward pass.
+    """
+
+    kind = "esmfold"
+
+    def __init__(self, model: EsmFold, digest: str, options: ForwardOptions) -> None:
+        self.model = model.eval()
+        self.digest = digest
+        self.options = options
+        self.max_recycles = model.config.passes - 1
+
+    def fold(
+        self,
+        record: FoldInput,
+        *,
+        seed: int,
+        recycles: int | None = None,
+        tolerance: float | None = None,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> FoldPrediction:
+        """As the protocol says.
+
+        Raises:
+            ModelError: ``unknown_residue`` or ``empty_sequence``; ``not_finite`` where the answer or any
+                confidence is not a number, which must never pass for a prediction.
+        """
+        features = encode_record(record)
+        device = self.model.esm_s_combine.device
+        aatype = torch.as_tensor(features.aatype, device=device)[None]
+        index = torch.as_tensor(features.residue_index, device=device)[None]
+        with torch.no_grad():
+            output = self.model(
+                aatype,
+                residue_index=index,
+                recycles=recycles,
+                tolerance=tolerance,
+                options=self.options,
+                progress=progress,
+            )
+            with working_set(self.options.group_bytes):
+                confidence = self._confidence(output, features)
+                contacts = contact_probability(output.z, self.model.distogram_head)
+            atoms = atom14_to_atom37(output.structure.positions[-1], aatype)
+        _check_finite(
+            record.name,
+            {"positions": atoms, "pLDDT": output.plddt, "PAE": confidence.pae, "contacts": contacts},
+        )
+        return _prediction(features, output, confidence, contacts, atoms)
+
+    def _confidence(self, output: EsmFoldOutput, features: Features) -> PairConfidence:
+        real = torch.as_tensor(features.real, device=output.z.device)[None]
+        chains = np.zeros(len(features.aatype), dtype=np.int64)
+        chains[features.real] = features.chain_index
+        index = torch.as_tensor(chains, device=output.z.device)[None]
+        return pair_confidence(output.z, self.model.ptm_head, real, index)
+
+
+def _check_finite(name: str, said: dict[str, torch.Tensor]) -> None:
+    broken = [what for what, values in said.items() if not bool(values.isfinite().all())]
+    if broken:
+        raise ModelError(
+            f"{', '.join(broken)} came out as no finite numbers",
+            code="not_finite",
+            location=name,
+            hint="fold in float32; if that does not help, the weights are broken",
+        )
+
+
+def _prediction(
+    features: Features,
+    output: EsmFoldOutput,
+    confidence: PairConfidence,
+    contacts: torch.Tensor,
+    atoms: torch.Tensor,
+) -> FoldPrediction:
+    real = features.real
+    types = features.aatype[real]
+    mask = ATOM37_MASK[types]
+    plddt = output.plddt[0].float().cpu().numpy()[real]
+    alone = int(features.chain_index[-1]) == 0
+    kept = np.flatnonzero(real)
+    pairs = np.ix_(kept, kept)
+    return FoldPrediction(
+        sequence=decode(types),
+        chain_index=features.chain_index,
+        residue_index=features.numbers,
+        positions=atoms[0].float().cpu().numpy()[real],
+        atom_mask=mask,
+        plddt=100 * plddt[:, ATOM37_INDEX["CA"]],
+        pae=confidence.pae[0].float().cpu().numpy()[pairs],
+        ptm=float(confidence.ptm[0]),
+        iptm=None if alone else float(confidence.iptm[0]),
+        contact_probability=contacts[0].float().cpu().numpy()[pairs],
+        recycle_alpha=output.alpha[:, 0].float().cpu().numpy()[:, real],
+        recycles=len(output.alpha) - 1,
+        converged=output.converged,
+        numbers={"mean_plddt_of_atoms": float(100 * plddt[mask].mean()) if mask.any() else 0.0},
+    )
