@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from dataclasses import asdict
@@ -108,7 +109,13 @@ def run_as_program(arguments: list[str] | None = None) -> NoReturn:
     """:func:`main` as a process: a signal ends the compilers too, and nothing half is left."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ENDED_BY_SIGTERM))
     try:
-        sys.exit(main(arguments))
+        status = main(arguments)
+        sys.stdout.flush()
+        sys.exit(status)
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing more can be said, not even by the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(ENDED_BY_SIGINT)
 

@@ -1,4 +1,4 @@
-"""How much scratch the kernels of the CPU may take where they have a choice. Standard library only.
+"""How much scratch the kernels of the CPU may take where they have a choice.
 
 Every size that a kernel may choose has a constant in its module, found by measuring. A caller short of
 memory, or with plenty, scales all of them at once; results change by rounding only, since sums are cut
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+import torch
 
 _scale: ContextVar[float] = ContextVar("foldase_kernels_scratch_scale", default=1.0)
 
@@ -34,6 +36,11 @@ def scratch_scale(factor: float) -> Iterator[None]:
 
 
 def scaled(size: int) -> int:
-    """A size that a kernel chooses, in bytes or elements, as the caller wants it."""
+    """A size that a kernel chooses, in bytes or elements, as the caller wants it.
+
+    Under ``torch.compile`` it is the kernel's own choice: a compiled graph outlives what holds for a caller.
+    """
+    if torch.compiler.is_compiling():
+        return size
     factor = _scale.get()
     return size if factor == 1.0 else int(size * factor)
