@@ -92,7 +92,13 @@ def test_counted_bytes_stay_below_the_bound(run, size):
     assert counted <= stated_bytes(run, z, parameters)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        *(pytest.param(dtype, marks=pytest.mark.verify) for dtype in (torch.float16, torch.float64)),
+    ],
+)
 @pytest.mark.parametrize("hidden", [16, 24], ids=["equal", "wider"])
 @pytest.mark.parametrize("run", [in_place, forward, both_ways])
 def test_the_bound_holds_for_other_types_and_widths(run, hidden, dtype, monkeypatch):
@@ -107,7 +113,7 @@ def test_the_bound_holds_for_other_types_and_widths(run, hidden, dtype, monkeypa
     ("run", "most", "gain"),
     [
         pytest.param(in_place, 1.4, 4, id="in_place"),
-        pytest.param(forward, 1.4, 4, id="forward"),
+        pytest.param(forward, 1.4, 4, id="forward", marks=pytest.mark.verify),
         pytest.param(both_ways, 3.5, 3, id="both", marks=pytest.mark.verify),
     ],
 )
