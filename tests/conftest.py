@@ -40,9 +40,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Say which tests must share a process when several run side by side.
 
-    One Ray cluster and one browser serve the whole session, and a file's fixtures are made once.
+    One Ray cluster and one browser serve the whole session, and a file's fixtures are made once. A file that
+    names its group itself shares it with other files, such as those that import the same slow library.
     """
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         room = item.path.relative_to(TESTS).parts[0]
         if item.get_closest_marker("ray"):
             group = "ray"
