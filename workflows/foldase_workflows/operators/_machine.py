@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 MEMORY = Path("/proc/meminfo")
+PROCESS = Path("/proc/self/status")
 
 
 def available_memory() -> int | None:
@@ -17,3 +18,13 @@ def available_memory() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def resident_memory(*, peak: bool = False) -> int:
+    """Bytes that this process holds, or held at its peak; 0 where the kernel does not say."""
+    name = "VmHWM:" if peak else "VmRSS:"
+    try:
+        lines = PROCESS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)

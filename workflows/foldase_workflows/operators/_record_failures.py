@@ -1,0 +1,74 @@
+"""Steps over many records: what a record that failed means for the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from foldase_workflows.contracts import BadInput, StepContext
+
+_NAMED = 10
+"""Records that an error names; of the others it tells the number."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the host or of a GPU."""
+    text = str(error).lower()
+    said = any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
+
+
+def let_go() -> None:
+    """Give back what a record that ran out of memory left behind."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def check_failures(
+    failed: Mapping[str, BaseException],
+    total: int,
+    context: StepContext,
+    *,
+    allowed: float,
+    may_try_again: bool,
+) -> None:
+    """Tell what failed, and end the step where records are missing that may not be.
+
+    Args:
+        failed: errors by record.
+        total: records in all.
+        context: for the log.
+        allowed: share of records that may fail; a step without any finished record always fails.
+        may_try_again: whether a more frugal plan is left for those that ran out of memory.
+
+    Raises:
+        BadInput: more failed than may.
+        MemoryError, RuntimeError: one ran out of memory, and may be tried again.
+    """
+    for name, error in failed.items():
+        context.log(f"record {name}: {error}", level="error")
+    for error in failed.values():
+        if not isinstance(error, BadInput) and may_try_again:
+            raise error
+    enough = len(failed) < total and len(failed) <= math.floor(allowed * total + 1e-9)
+    if not failed or enough:
+        return
+    first = next(iter(failed.values()))
+    if total == 1 or not isinstance(first, BadInput):
+        raise first
+    codes = {name: getattr(error, "code", "out_of_memory") for name, error in failed.items()}
+    named = ", ".join(f"{name} ({code})" for name, code in list(codes.items())[:_NAMED])
+    more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    rest = total - len(failed)
+    kept = f"; the {rest} others are finished: set allow_failures to go on without these" if rest else ""
+    raise BadInput(
+        f"{len(failed)} of {total} records failed: {named}{more}; the first: {first.message}",
+        code=first.code if len(set(codes.values())) == 1 else "records_failed",
+        location=first.location,
+        hint=f"{first.hint or 'see the log'}{kept}",
+    )
