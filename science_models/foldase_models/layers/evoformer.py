@@ -38,8 +38,10 @@ def _run(segment: Segment, *arguments: object, checkpoint: bool) -> torch.Tensor
 class PairStack(nn.Module):
     """The part of a block that sees pairs only."""
 
-    def __init__(self, dims: EvoformerDims) -> None:
+    def __init__(self, dims: EvoformerDims, *, attention_first: bool = False) -> None:
+        """With ``attention_first`` the attentions come before the multiplications, as for templates."""
         super().__init__()
+        self.attention_first = attention_first
         c_z, hidden, heads = dims.c_z, dims.c_hidden_pair_att, dims.no_heads_pair
         self.tri_mul_out = TriangleMultiplication(c_z, dims.c_hidden_mul, outgoing=True)
         self.tri_mul_in = TriangleMultiplication(c_z, dims.c_hidden_mul, outgoing=False)
@@ -76,8 +78,9 @@ class PairStack(nn.Module):
         ``inplace`` as in :class:`EvoformerBlock`; ``checkpoint`` keeps three tensors like z for the backward
         pass: the inputs of multiplications, attentions and transition.
         """
-        z = _run(self._multiply, z, pair_mask, inplace, checkpoint=checkpoint)
-        z = _run(self._attend, z, pair_mask, inplace, checkpoint=checkpoint)
+        stages = (self._multiply, self._attend)
+        for stage in reversed(stages) if self.attention_first else stages:
+            z = _run(stage, z, pair_mask, inplace, checkpoint=checkpoint)
         out: torch.Tensor = self.pair_transition(z, pair_mask, residual=True, inplace=inplace)
         return out
 
@@ -100,7 +103,7 @@ class EvoformerBlock(nn.Module):
         self.msa_att_row = MSARowAttentionWithPairBias(
             dims.c_m, dims.c_z, dims.c_hidden_msa_att, dims.no_heads_msa
         )
-        self.msa_att_col = MSAColumnAttention(dims.c_m, dims.c_hidden_msa_att, dims.no_heads_msa)
+        self.msa_att_col: nn.Module = MSAColumnAttention(dims.c_m, dims.c_hidden_msa_att, dims.no_heads_msa)
         self.msa_dropout_layer = DropoutRowwise(dims.msa_dropout)
         self.msa_transition = Transition(dims.c_m, dims.transition_n)
         self.outer_product_mean = OuterProductMean(
