@@ -35,7 +35,11 @@ MAY_IMPORT = {
     "foldase_models.inference": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
     "foldase_models.compression": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
     "foldase_models.preference": {"foldase_models.training", "foldase_models.layers", "foldase_kernels"},
-    "foldase_models.planning": {"config"},
+    "foldase_models.planning": {
+        "foldase_models.folding.options",
+        "foldase_models.layers.dims",
+        "foldase_models.layers.structure_dims",
+    },
     "foldase_models.metrics": {"foldase_models.layers.residues", "foldase_models.layers.residue_bonds"},
     "foldase_models.coevolution": set(),
     "foldase_models.injection": {

@@ -1,6 +1,6 @@
 """Public checkpoints: a folder of ``config.json`` and safetensors, read lazily and loaded strictly.
 
-Tensors are mapped into memory and read one at a time, so that weights are never held twice. Pickle is
+Tensors are read one at a time, so that weights are never held twice. Pickle is
 refused: reading it runs code that came with it.
 """
 
@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from foldase_models.errors import ModelError
+from foldase_models.folding.waiting_weights import TensorFile
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -47,6 +48,7 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         self.folder = folder
         self._files: dict[str, Any] = {}
         self._homes: dict[str, str] = {}
+        self._readers: dict[str, TensorFile] = {}
         for file, wanted in files.items():
             self._files[file] = _open(folder / file)
             keys = list(self._files[file].keys())
@@ -71,6 +73,13 @@ class LazyTensors(Mapping[str, torch.Tensor]):
         """The tensor, a view of its file: never write into it."""
         tensor: torch.Tensor = self._files[self._homes[key]].get_tensor(key)
         return tensor
+
+    def read(self, key: str) -> torch.Tensor:
+        """The tensor in memory of its own, whose file is not mapped for it."""
+        home = self._homes[key]
+        if home not in self._readers:
+            self._readers[home] = TensorFile(self.folder / home)
+        return self._readers[home].read(key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._homes)
@@ -136,6 +145,7 @@ def load_strict(
     rename: Mapping[str, str] | None = None,
     ignore: Callable[[str], bool] | None = None,
     optional: Callable[[str], bool] | None = None,
+    leave: Callable[[str], bool] | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> None:
@@ -151,6 +161,8 @@ def load_strict(
         rename: keys of the checkpoint by keys of the model, for those that differ.
         ignore: says of a key of the checkpoint that the model has no use for it.
         optional: says of a key of the model that it may be missing: a buffer that the model computes.
+        leave: says of a key of the model that its parameter shall go on without memory
+            (:func:`foldase_models.folding.waiting_weights.wait_in_files`); it is checked all the same.
         dtype: of parameters that were left out; None means that of the checkpoint.
         device: of parameters that were left out; None means the CPU.
 
@@ -168,19 +180,14 @@ def load_strict(
         source = sources[key]
         if source not in tensors:
             continue
-        found = tensors[source]
+        found = _fresh(source, tensors)
         _check_finite(source, found, tensors)
+        if leave is not None and leave(key):
+            continue
         if id(own) in filled:
-            if not torch.equal(found, tensors[filled[id(own)]]):
-                raise ModelError(
-                    f"keys {filled[id(own)]} and {source} are one tensor in this model and differ here",
-                    code="wrong_weights",
-                    location=_location(source, tensors),
-                )
+            _check_equal(found, source, filled[id(own)], tensors)
         elif own.is_meta:
-            made = found.to(
-                device=device or "cpu", dtype=dtype if own.is_floating_point() else None, copy=True
-            )
+            made = found.to(device=device or "cpu", dtype=dtype if own.is_floating_point() else None)
             parameter = nn.Parameter(made, requires_grad=own.requires_grad)
             for module, name in owners[id(own)]:
                 setattr(module, name, parameter)
@@ -217,7 +224,7 @@ def digest(checkpoint: Checkpoint) -> str:
     """
     total = hashlib.sha256(json.dumps(checkpoint.config, sort_keys=True).encode())
     for key in sorted(checkpoint.tensors):
-        tensor = checkpoint.tensors[key]
+        tensor = checkpoint.tensors.read(key)
         total.update(json.dumps([key, str(tensor.dtype), list(tensor.shape)]).encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
@@ -343,6 +350,21 @@ def _check_finite(key: str, tensor: torch.Tensor, tensors: Mapping[str, torch.Te
             raise ModelError(
                 f"{key} has values that are not finite", code="bad_weights", location=_location(key, tensors)
             )
+
+
+def _check_equal(found: torch.Tensor, key: str, before: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Two keys of one tensor."""
+    if not torch.equal(found, _fresh(before, tensors)):
+        raise ModelError(
+            f"keys {before} and {key} are one tensor in this model and differ here",
+            code="wrong_weights",
+            location=_location(key, tensors),
+        )
+
+
+def _fresh(key: str, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A tensor of one's own; not mapped from its file, since that would stay in memory too."""
+    return tensors.read(key) if isinstance(tensors, LazyTensors) else tensors[key].clone()
 
 
 def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:

@@ -48,5 +48,7 @@ def _esmfold(path: Path, options: ForwardOptions, known: str, device: torch.devi
     from foldase_models.folding.esmfold.folder import EsmFoldFolder
     from foldase_models.folding.esmfold.weights import load_esmfold
 
-    model = load_esmfold(path, dtype=getattr(torch, options.dtype), device=device)
+    model = load_esmfold(
+        path, dtype=getattr(torch, options.dtype), device=device, waiting=options.offload_weights
+    )
     return EsmFoldFolder(model, known, options)

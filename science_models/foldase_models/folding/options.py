@@ -23,7 +23,8 @@ class ForwardOptions:
         checkpoint: keep only the arguments of each block for the backward pass; training only.
         offload_pair: keep the pair representation of the last recycle in main memory (model on a GPU) or in
             a file (model on the CPU) while the trunk runs.
-        offload_weights: hold the weights of one block at a time; the others wait in main memory or on disk.
+        offload_weights: hold the weights of one block at a time; the others wait on disk (ESMFold) or in
+            main memory (AlphaFold, with a GPU).
     """
 
     dtype: DType = "float32"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from foldase_kernels.outer_product_mean import outer_product_mean
 from foldase_models.layers.primitives import Linear
+from foldase_models.layers.row_groups import by_rows
 
 EPSILON = 1e-3
 """Added to the number of sequences seen by a pair (supplement, algorithm 10)."""
@@ -46,8 +48,7 @@ class OuterProductMean(nn.Module):
                 sequence, where two is as good as two copies. A pair counts with the geometric mean.
             residual: the pair representation, to which the update is added in place; inference only.
         """
-        m = self.layer_norm(m)
-        a, b = self.linear_1(m), self.linear_2(m)
+        a, b = self._factor(m, self.linear_1), self._factor(m, self.linear_2)
         if self.centred:
             a, b = _centred(a, weights), _centred(b, weights)
         return outer_product_mean(
@@ -59,6 +60,16 @@ class OuterProductMean(nn.Module):
             epsilon=EPSILON,
             residual=residual,
         )
+
+    def _factor(self, m: torch.Tensor, linear: Linear) -> torch.Tensor:
+        """``[..., S, N, C]``; normed anew for each factor, so that the normed alignment is never whole."""
+        shape, eps = self.layer_norm.normalized_shape, self.layer_norm.eps
+
+        def compute(part: torch.Tensor, _: slice, *tensors: torch.Tensor) -> torch.Tensor:
+            weight, bias, *projection = tensors
+            return functional.linear(functional.layer_norm(part, shape, weight, bias, eps), *projection)
+
+        return by_rows(compute, m, (self.layer_norm.weight, self.layer_norm.bias, linear.weight, linear.bias))
 
 
 def _centred(factor: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:

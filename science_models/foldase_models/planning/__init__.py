@@ -8,5 +8,16 @@ from foldase_models.planning.contacts import (
     estimate_training,
     parameter_count,
 )
+from foldase_models.planning.hardware import Hardware
+from foldase_models.planning.inference import plan_inference
+from foldase_models.planning.plan import Plan
 
-__all__ = ["ContactEstimate", "estimate_prediction", "estimate_training", "parameter_count"]
+__all__ = [
+    "ContactEstimate",
+    "Hardware",
+    "Plan",
+    "estimate_prediction",
+    "estimate_training",
+    "parameter_count",
+    "plan_inference",
+]

@@ -1,0 +1,157 @@
+"""What the planner says of ESMFold, and what is counted: full widths, two of its many blocks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from counted_memory import LiveBytes
+from safetensors.torch import save_file
+
+from foldase_models.folding.esm2.config import Esm2Config
+from foldase_models.folding.esmfold.config import EsmFoldConfig, TrunkDims
+from foldase_models.folding.esmfold.heads import contact_probability, pair_confidence
+from foldase_models.folding.esmfold.model import EsmFold
+from foldase_models.folding.esmfold.weights import load_esmfold
+from foldase_models.folding.options import ForwardOptions
+from foldase_models.layers import working_set
+from foldase_models.layers.structure_dims import StructureDims
+from foldase_models.planning import Hardware, plan_inference
+from foldase_models.planning.esmfold import EsmFoldCost
+from foldase_models.planning.forms import Forms
+from foldase_models.planning.ledger import Ledger
+
+PRECISION = 0.1
+"""What the planner promises of tensors alive at the peak, weights and inputs apart."""
+PLENTY = Hardware(ram_bytes=2**50)
+
+LANGUAGE = Esm2Config(
+    hidden_size=320,
+    num_hidden_layers=2,
+    num_attention_heads=20,
+    intermediate_size=1280,
+    position_embedding_type="rotary",
+    token_dropout=True,
+)
+FULL = EsmFoldConfig(language=LANGUAGE, trunk=TrunkDims(no_blocks=2))
+NARROW = EsmFoldConfig(
+    language=Esm2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        position_embedding_type="rotary",
+    ),
+    trunk=TrunkDims(c_s=64, c_z=32, sequence_head_width=16, pair_head_width=8, no_blocks=2),
+    structure=StructureDims(c_s=32, c_z=24, c_resnet=16, no_heads_ipa=4, no_blocks=3),
+    lddt_width=16,
+)
+
+
+@torch.no_grad()
+def predict(model, residues, options, recycles):
+    """As a folder does it: structure, errors of pairs, contacts."""
+    torch.manual_seed(0)
+    out = model(torch.randint(0, 20, (1, residues)), recycles=recycles, options=options)
+    with working_set(options.group_bytes):
+        errors = pair_confidence(out.z, model.ptm_head, torch.ones(1, residues, dtype=torch.bool))
+        return out, errors, contact_probability(out.z, model.distogram_head)
+
+
+def counted(model, residues, options, recycles):
+    counter = LiveBytes()
+    with counter:
+        predict(model, residues, options, recycles)
+    return counter.peak
+
+
+def compare(config, residues, recycles, group_bytes):
+    """Predicted over counted peak."""
+    ledger = Ledger()
+    forms = Forms(group_bytes=group_bytes)
+    EsmFoldCost(config).replay(ledger, forms, residues, recycles=recycles)
+    options = ForwardOptions(group_bytes=group_bytes)
+    found = counted(EsmFold(config).eval(), residues, options, recycles)
+    print(f"N = {residues}: {ledger.peak / 2**20:.2f} MiB in {ledger.place}, counted {found / 2**20:.2f} MiB")
+    return ledger.peak / found
+
+
+@pytest.mark.parametrize(
+    ("config", "residues", "recycles", "group_bytes"),
+    [
+        (NARROW, 7, 0, 2**20),
+        (NARROW, 61, 1, 2**20),
+        (NARROW, 70, 0, 2**17),
+        (FULL, 48, 1, 2**20),
+        (FULL, 70, 0, 2**20),
+    ],
+)
+def test_folding_planner_esmfold_peak_is_what_is_counted(config, residues, recycles, group_bytes):
+    assert compare(config, residues, recycles, group_bytes) == pytest.approx(1, abs=PRECISION)
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("residues", "group_bytes"),
+    [(64, 2**20), (96, 2**20), (150, 2**16), (256, 2**20), (333, 2**18), (512, 2**19), (1024, 2**20)],
+)
+def test_folding_planner_esmfold_peak_is_what_is_counted_up_to_1024(residues, group_bytes):
+    assert compare(FULL, residues, 0, group_bytes) == pytest.approx(1, abs=PRECISION)
+
+
+@pytest.mark.parametrize("config", [FULL, NARROW])
+def test_folding_planner_esmfold_parameters_are_counted_exactly(config):
+    plan = plan_inference(config, 10, 1, 1, PLENTY)
+    with torch.device("meta"):
+        model = EsmFold(config)
+    assert plan.held["weights"] == 4 * sum(own.numel() for own in model.parameters())
+
+
+def checkpoint(config, folder):
+    """A folder as Hugging Face's library would save it."""
+    model = EsmFold(config)
+    language, trunk = config.language, config.trunk
+    own = {name: getattr(language, name) for name in type(language).__slots__}
+    structure = {
+        "sequence_dim": config.structure.c_s,
+        "pairwise_dim": config.structure.c_z,
+        "resnet_dim": config.structure.c_resnet,
+        "num_heads_ipa": config.structure.no_heads_ipa,
+        "num_blocks": config.structure.no_blocks,
+    }
+    values = {
+        "num_blocks": trunk.no_blocks,
+        "sequence_state_dim": trunk.c_s,
+        "pairwise_state_dim": trunk.c_z,
+        "sequence_head_width": trunk.sequence_head_width,
+        "pairwise_head_width": trunk.pair_head_width,
+        "structure_module": structure,
+    }
+    folding = {"lddt_head_hid_dim": config.lddt_width, "trunk": values}
+    (folder / "config.json").write_text(
+        json.dumps({**own, "is_folding_model": True, "esmfold_config": folding})
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.1)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model.eval()
+
+
+def test_folding_planner_esmfold_weights_wait_in_their_files(tmp_path):
+    """The plan that holds one block's weights at a time gives the same answer and holds what it says."""
+    torch.manual_seed(1)
+    model = checkpoint(NARROW, tmp_path)
+    waiting = load_esmfold(tmp_path, waiting=True)
+    full = plan_inference(NARROW, 20, 1, 1, PLENTY, recycles=1)
+    plan = plan_inference(NARROW, 20, 1, 1, PLENTY, None, 99, recycles=1)
+    assert plan.options.offload_weights
+    found, _, contacts = predict(waiting, 20, plan.options, 1)
+    expected, _, expected_contacts = predict(model, 20, ForwardOptions(), 1)
+    assert torch.allclose(found.structure.positions, expected.structure.positions, atol=1e-3)
+    assert torch.allclose(contacts, expected_contacts, atol=1e-5)
+    held = sum(own.numel() * 4 for own in waiting.parameters() if not own.is_meta)
+    assert held == plan.held["weights"] < full.held["weights"]
+    assert plan.forward_bytes / counted(waiting, 20, plan.options, 1) == pytest.approx(1, abs=PRECISION)
