@@ -95,11 +95,11 @@ def record_features(record: FoldInput, sizes: FeatureSizes) -> RecordFeatures:
     """Read a record once.
 
     Raises:
-        ModelError: ``empty_record``; ``unknown_residue`` for a letter that is no residue; as
+        ModelError: ``empty_sequence``; ``unknown_residue`` for a letter that is no residue; as
             :func:`rows_of_chain` and :func:`template_features`; each names the record.
     """
     if not record.chains or not all(record.chains):
-        raise ModelError("a chain has no residues", code="empty_record", location=record.name)
+        raise ModelError("a chain has no residues", code="empty_sequence", location=record.name)
     for what, entries in (("alignments", record.alignments), ("templates", record.templates)):
         if entries and len(entries) != len(record.chains):
             raise ModelError(

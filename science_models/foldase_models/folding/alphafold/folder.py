@@ -53,17 +53,24 @@ class AlphaFoldFolder:
         self.max_recycles = model.config.recycles
 
     @classmethod
-    def load(cls, folder: Path, options: ForwardOptions, device: str | None = None) -> AlphaFoldFolder:
+    def load(
+        cls,
+        folder: Path,
+        options: ForwardOptions,
+        *,
+        known_digest: str | None = None,
+        device: torch.device | None = None,
+    ) -> AlphaFoldFolder:
         """Read a model from a folder, for one way of running it.
 
         Args:
             folder: see :func:`load_alphafold`.
             options: what a pass may do to save memory.
-            device: where it runs; None means a GPU where there is one.
+            known_digest: of the weights, where the caller has it; None reads every byte once more.
+            device: where it runs; None means the CPU.
         """
-        model, digest = load_alphafold(folder)
-        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model.place(where, options)
+        model, digest = load_alphafold(folder, known_digest=known_digest)
+        model.place(device or torch.device("cpu"), options)
         return cls(model, digest, options)
 
     def fold(
@@ -102,7 +109,7 @@ class AlphaFoldFolder:
         def follow(share: float, words: str) -> None:
             tell(_FEATURES_SHARE + (1 - 2 * _FEATURES_SHARE) * share, words)
 
-        with torch.inference_mode():
+        with torch.no_grad():
             output = self.model(
                 _Passes(features, self.model, seed, count),
                 options=self.options,
@@ -120,13 +127,7 @@ def _prediction(
     record: FoldInput, features: RecordFeatures, output: AlphaFoldOutput, confidence: Confidence
 ) -> FoldPrediction:
     atom14 = _array(output.structure.positions[-1])
-    if not (np.isfinite(atom14).all() and bool(confidence.plddt.isfinite().all())):
-        raise ModelError(
-            "the model gave positions or confidences that are not finite",
-            code="not_finite",
-            location=record.name,
-            hint="try float32; if it stays so, the weights do not belong to this model",
-        )
+    _check_finite(record.name, output, confidence)
     kinds = features.aatype
     mask = ATOM37_MASK[kinds]
     positions = np.take_along_axis(atom14, ATOM37_TO_ATOM14[kinds][..., None], axis=1)
@@ -151,6 +152,26 @@ def _prediction(
             "templates": 0.0 if features.templates is None else float(len(features.templates.aatype)),
         },
     )
+
+
+def _check_finite(name: str, output: AlphaFoldOutput, confidence: Confidence) -> None:
+    """What is not a number must never pass for a prediction."""
+    said = {
+        "positions": output.structure.positions[-1],
+        "pLDDT": confidence.plddt,
+        "aligned errors": confidence.aligned_error,
+        "contacts": confidence.contact_probability,
+    }
+    broken = [
+        what for what, values in said.items() if values is not None and not bool(values.isfinite().all())
+    ]
+    if broken:
+        raise ModelError(
+            f"{', '.join(broken)} came out as no finite numbers",
+            code="not_finite",
+            location=name,
+            hint="fold in float32; if that does not help, the weights are broken",
+        )
 
 
 def _tell_nobody(_share: float, _words: str) -> None:

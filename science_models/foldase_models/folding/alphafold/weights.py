@@ -43,12 +43,13 @@ class LoadedAlphaFold(NamedTuple):
     digest: str
 
 
-def load_alphafold(folder: Path) -> LoadedAlphaFold:
+def load_alphafold(folder: Path, *, known_digest: str | None = None) -> LoadedAlphaFold:
     """Read a model.
 
     Args:
         folder: ``config.json`` and either safetensors with the keys of OpenFold (of either major version, or
             ours) or one ``.npz`` of AlphaFold's parameters.
+        known_digest: taken over where given; None reads every byte once more.
 
     Raises:
         ModelError: ``wrong_weights`` naming keys that are missing, left over or of another shape; otherwise
@@ -56,13 +57,13 @@ def load_alphafold(folder: Path) -> LoadedAlphaFold:
     """
     archives = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if len(archives) == 1 and not any(folder.glob("*.safetensors")):
-        return _load_npz(read_config(folder), archives[0])
+        return _load_npz(read_config(folder), archives[0], known_digest)
     checkpoint = read_safetensors_folder(folder)
     model = _without_weights(checkpoint.config)
     theirs = {from_openfold(key): key for key in checkpoint.tensors}
     rename = {key: theirs[key] for key in model.state_dict() if key in theirs}
     load_strict(model, checkpoint.tensors, rename=rename, ignore=lambda key: from_openfold(key) in CONSTANTS)
-    return LoadedAlphaFold(model.eval(), digest(checkpoint))
+    return LoadedAlphaFold(model.eval(), digest(checkpoint) if known_digest is None else known_digest)
 
 
 def _without_weights(values: Mapping[str, Any]) -> AlphaFold:
@@ -71,10 +72,12 @@ def _without_weights(values: Mapping[str, Any]) -> AlphaFold:
         return AlphaFold(config)
 
 
-def _load_npz(values: Mapping[str, Any], archive: Path) -> LoadedAlphaFold:
+def _load_npz(values: Mapping[str, Any], archive: Path, known_digest: str | None) -> LoadedAlphaFold:
     model = _without_weights(values)
     arrays = read_npz(archive)
     load_strict(model, tensors_of(arrays, model.config, location=archive.name))
+    if known_digest is not None:
+        return LoadedAlphaFold(model.eval(), known_digest)
     total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     with archive.open("rb") as file:
         total.update(hashlib.file_digest(file, "sha256").digest())
