@@ -1,0 +1,124 @@
+"""catalog/fold.yaml through the store, the scheduler and threads as workers, on a tiny random ESMFold."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import gemmi
+import numpy as np
+import pytest
+from esmfold_peer import peer_model
+
+from foldase.runtime.in_process import InProcessExecutor
+from foldase.runtime.loop import SchedulerLoop
+from foldase.runtime.view import View
+from foldase.store.records import Run, Submission
+from foldase.store.store import Store
+from foldase_workflows.contracts import Hardware, default_registry
+from foldase_workflows.spec import bind_inputs, catalog_entry, check
+
+pytestmark = pytest.mark.xdist_group("transformers")
+
+HARDWARE = Hardware(cpus=2, memory_bytes=8 << 30)
+PATIENCE = 120.0
+FASTA = ">mono\nMKVWARNDCQEGHILKMF\n>dimer\nMKVW:ARND\n"
+
+
+class Platform:
+    """A store with a scheduler loop in a thread."""
+
+    def __init__(self, home: Path) -> None:
+        registry = default_registry()
+        self.store = Store.at(home)
+        executor = InProcessExecutor(home, registry=registry, hardware=HARDWARE)
+        view = View(hardware=HARDWARE)
+        self.loop = SchedulerLoop(self.store, registry, executor, lambda: view, view_seconds=0.1)
+        self._thread = threading.Thread(target=self.loop.run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.loop.stop()
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self.store.close()
+
+    def run(self, workflow: str, **inputs: Any) -> Run:
+        entry = catalog_entry(workflow)
+        checked = check(entry.load(), default_registry())
+        submission = Submission.of(checked, bind_inputs(checked, inputs), source=entry.source)
+        run = self.store.requests.submit(submission)[0].id
+        deadline = time.monotonic() + PATIENCE
+        while not self.store.queries.run_summary(run).finished:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return self.store.queries.run(run)
+
+    def fetch(self, value: Any, into: Path) -> Path:
+        from foldase_workflows.contracts import Artifact
+
+        return self.store.blobs.materialise(Artifact.from_json(value), into)
+
+
+@pytest.fixture
+def platform(tmp_path):
+    platform = Platform(tmp_path / "home")
+    yield platform
+    platform.close()
+
+
+@pytest.fixture
+def given(platform, tmp_path):
+    """The weights and the sequences, as the store keeps them."""
+    peer_model().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "two.fasta").write_text(FASTA)
+    return {
+        "weights": platform.store.blobs.put_tree(tmp_path / "tiny", "weights").to_json(),
+        "sequences": platform.store.blobs.put_file(tmp_path / "two.fasta", "fasta").to_json(),
+    }
+
+
+def test_sequences_become_ranked_structures(platform, given, tmp_path):
+    run = platform.run("fold", **given, seeds=[1, 2], recycles=0)
+    assert run.summary.state == "succeeded", run.summary.error
+    ranking = json.loads(platform.fetch(run.outputs["ranking"], tmp_path / "r").read_text())
+    assert [record["record"] for record in ranking["records"]] == ["mono", "dimer"]
+    assert [len(record["models"]) for record in ranking["records"]] == [2, 2]
+    structures = platform.fetch(run.outputs["structures"], tmp_path / "s")
+    found = gemmi.read_structure(str(structures / "dimer.cif"))
+    assert [chain.name for chain in found[0]] == ["A", "B"]
+    best = ranking["records"][1]["models"][0]
+    local = [residue[0].b_iso for chain in found[0] for residue in chain]
+    assert np.mean(local) == pytest.approx(best["plddt"], abs=0.01)
+    status = json.loads(platform.fetch(run.outputs["status"], tmp_path / "t").read_text())
+    assert [record["state"] for record in status["records"]] == ["succeeded"] * 2
+
+
+@pytest.mark.verify
+def test_a_known_structure_is_compared_where_it_is_given(platform, given, tmp_path):
+    first = platform.run("fold", **given, recycles=0)
+    structures = platform.fetch(first.outputs["structures"], tmp_path / "s")
+    reference = platform.store.blobs.put_file(structures / "mono.cif", "structure").to_json()
+    sequences = tmp_path / "one.fasta"
+    sequences.write_text(FASTA.split(">dimer")[0])
+    given |= {"sequences": platform.store.blobs.put_file(sequences, "fasta").to_json()}
+    run = platform.run("fold", **given, recycles=0, reference=reference)
+    assert run.summary.state == "succeeded", run.summary.error
+    scores = json.loads(platform.fetch(run.outputs["comparison"], tmp_path / "c").read_text())
+    assert scores["rows"][0]["rmsd_alpha"] == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.verify
+def test_a_record_that_is_at_fault_fails_the_run_by_name(platform, given, tmp_path):
+    (tmp_path / "bad.fasta").write_text(FASTA + ">bad\nMK1\n")
+    given |= {"sequences": platform.store.blobs.put_file(tmp_path / "bad.fasta", "fasta").to_json()}
+    run = platform.run("fold", **given, recycles=0)
+    assert run.summary.state == "failed"
+    assert "bad" in str(run.summary.error)
+    allowed = platform.run("fold", **given, recycles=0, allow_failures=0.4)
+    assert allowed.summary.state == "succeeded"
+    status = json.loads(platform.fetch(allowed.outputs["status"], tmp_path / "t").read_text())
+    assert [record["state"] for record in status["records"]] == ["succeeded", "succeeded", "failed"]
