@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from foldase_models.errors import ModelError
 from foldase_models.folding import load_folder
+from foldase_models.folding.esmfold.blocks import TrunkBlock
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.folding.esmfold.features import GAP, LINKER, encode_record
 from foldase_models.folding.esmfold.heads import pair_confidence
-from foldase_models.folding.esmfold.model import EsmFold
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import FoldInput
 from foldase_models.layers import residues
@@ -146,10 +146,10 @@ def test_padding_changes_nothing(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{"group_bytes": 2**9}, {"inplace": False}, {"group_bytes": 2**12}])
+@pytest.mark.parametrize("options", [{"group_bytes": 2**9}, {"inplace": False}])
 def test_chunks_and_memory_change_nothing(model, options):
-    aatype = torch.randint(0, 21, (2, 23), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(23) < torch.tensor([23, 15])[:, None]
+    aatype = torch.randint(0, 21, (2, 11), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(11) < torch.tensor([11, 7])[:, None]
     wanted = model(aatype, mask, recycles=1)
     found = model(aatype, mask, recycles=1, options=ForwardOptions(**options))
     assert (found.s - wanted.s).norm() <= CLOSE * wanted.s.norm()
@@ -190,6 +190,22 @@ def test_half_precision_keeps_the_structure_module_wide(checkpoint, folder):
     found, wanted = narrow.fold(record, seed=0, recycles=0), folder.fold(record, seed=0, recycles=0)
     assert np.abs(found.plddt - wanted.plddt).max() <= BFLOAT16_PLDDT
     assert found.positions.dtype == np.float32
+
+
+def test_weights_wait_until_their_block_computes(checkpoint, folder):
+    frugal = load_folder(checkpoint[0], ForwardOptions(offload_weights=True), device="cpu")
+    blocks = [*frugal.model.trunk.blocks, *frugal.model.esm.encoder.layer]
+    there = []
+    blocks[1].register_forward_pre_hook(lambda *_: there.append([_has_weights(block) for block in blocks]))
+    record = FoldInput(name="one", chains=(SEQUENCE,))
+    found, wanted = frugal.fold(record, seed=0, recycles=0), folder.fold(record, seed=0, recycles=0)
+    assert there == [[False, True, False, False]]
+    assert not any(_has_weights(block) for block in blocks)
+    assert np.abs(found.positions - wanted.positions).max() <= POSITIONS
+
+
+def _has_weights(block):
+    return not any(parameter.is_meta for parameter in block.parameters())
 
 
 @pytest.mark.parametrize(
@@ -281,8 +297,8 @@ def test_the_published_sizes():
     assert (config.trunk.c_s, config.trunk.c_z, config.trunk.sequence_heads) == (1024, 128, 32)
     assert (config.structure.c_s, config.structure.no_blocks, config.passes) == (384, 8, 4)
     with torch.device("meta"):
-        blocks = EsmFold(config).trunk.blocks
-    of_a_block = sum(parameter.numel() for parameter in blocks[0].parameters())
+        block = TrunkBlock(config.trunk)
+    of_a_block = sum(parameter.numel() for parameter in block.parameters())
     # Sequence: attention 5 c^2 + 2 c, two norms, transition 8 c^2 + 5 c; then the pairs.
     sequence = 13 * 1024**2 + 11 * 1024
     between = 2 * 1024 + 1024 * 128 + 128 + 128 * 128 + 128 + 2 * 128 + 128 * 32

@@ -90,8 +90,8 @@ def held_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def block_pairs(size: int) -> int:
-    """How many pairs the largest block of whole rows has."""
-    return size * max(1, scaled(PAIRS) // size)
+    """How many pairs the largest block of whole rows has; no more than there are."""
+    return size * min(size, max(1, scaled(PAIRS) // size))
 
 
 def group_size(size: int, hidden: int, wide: torch.dtype, buffers: int) -> int:

@@ -137,7 +137,7 @@ def triangle_multiplication(ledger: Ledger, forms: Forms, *, residues: int, widt
         ledger.make(own * hidden * size * size)
         budget = max(forms.scaled(hidden * channel // TRIANGLE_SHARE), forms.scaled(TRIANGLE_SMALL))
         channels = min(hidden, max(1, budget // (buffers * channel)))
-        pairs = size * max(1, forms.scaled(TRIANGLE_PAIRS) // size)
+        pairs = size * min(size, max(1, forms.scaled(TRIANGLE_PAIRS) // size))
         ledger.make(2 * channel + buffers * channels * channel)
         ledger.make(wide * pairs * (4 * channels + TRIANGLE_BLOCKS * max(width, hidden)))
         ledger.make(wide * (5 * hidden + width + 6) * width)
