@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TESTS = Path(__file__).parent
 TEST_LEASE_SECONDS = 8
+TEST_WORKER_MEMORY = "1GiB"
+"""More than any step of the tests needs, but for those that shall run out of memory."""
 
 # Every process that a test starts finds the operators that only tests use.
 sys.path.insert(0, str(TESTS))
@@ -99,7 +101,9 @@ def live_platform() -> Iterator[LivePlatform]:
 
     with tempfile.TemporaryDirectory(prefix="foldase-tests-") as parent:
         home = Path(parent, "a state folder", *(f"deep-{number:02d}" for number in range(12)))
-        platform = LivePlatform(home, "--lease-seconds", str(TEST_LEASE_SECONDS))
+        platform = LivePlatform(
+            home, "--lease-seconds", str(TEST_LEASE_SECONDS), "--worker-memory", TEST_WORKER_MEMORY
+        )
         platform.start()
         try:
             platform.wait_ready()

@@ -16,7 +16,7 @@ from pydantic import Field
 from foldase_workflows.contracts.context import StepContext
 from foldase_workflows.contracts.errors import BadInput, Cancelled, Location
 from foldase_workflows.contracts.operator import Operator, Resources
-from foldase_workflows.contracts.ports import File, Json, Ports, Table, Tree
+from foldase_workflows.contracts.ports import File, Json, Ports, Table, Tree, Weights
 
 
 class Number(Ports):
@@ -301,4 +301,47 @@ class Environment(Operator[Number, EnvironmentOutputs]):
         )
 
 
-OPERATORS = (Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print(), Environment())
+class ThriftyInputs(Ports):
+    bytes_wanted: int = Field(0, ge=0)
+    seconds: float = Field(0.0, ge=0)
+    frugality: int = Field(0, ge=0, le=3)
+    weights: Weights | None = None
+
+
+class ThriftyOutputs(Ports):
+    frugality: int
+    correction: float
+    weights: str
+
+
+class Thrifty(Operator[ThriftyInputs, ThriftyOutputs]):
+    """Predicts a quarter of what it takes, and takes half as much with each step of its frugality.
+
+    Without any it holds for some seconds what it has taken, so that a guard can see it.
+    """
+
+    name: ClassVar[str] = "test.thrifty"
+    version: ClassVar[int] = 1
+    help: ClassVar[str] = "takes memory, and less when it is frugal"
+    frugality: ClassVar[str | None] = "frugality"
+    Inputs = ThriftyInputs
+    Outputs = ThriftyOutputs
+
+    def run(self, inputs: ThriftyInputs, context: StepContext) -> ThriftyOutputs:
+        size = inputs.bytes_wanted >> inputs.frugality
+        correction = context.correction
+        context.plan({"predicted_peak_bytes": int(size / 4 * correction), "correction": correction})
+        held = bytearray(size)
+        # Written to: memory that is only asked for is not taken.
+        for place in range(0, size, 4096):
+            held[place] = 1
+        end = time.monotonic() + (0.0 if inputs.frugality else inputs.seconds)
+        while time.monotonic() < end:
+            context.check_cancelled()
+            time.sleep(0.02)
+        return ThriftyOutputs(
+            frugality=inputs.frugality, correction=correction, weights=str(inputs.weights or "")
+        )
+
+
+OPERATORS = (Thrifty(), Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print(), Environment())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 from pydantic import Field
 
 from foldase_workflows.contracts import BadInput, Location, Operator, StepContext
-from foldase_workflows.contracts.ports import Fasta, File, Ports, Tree
+from foldase_workflows.contracts.ports import Fasta, File, Ports, Tree, Weights
 
 
 class GreetInputs(Ports):
@@ -87,4 +88,34 @@ class Wait(Operator[WaitInputs, WaitOutputs]):
         return WaitOutputs(done=True)
 
 
-OPERATORS = (Greet(), Folder(), Wait())
+class FoldInputs(Ports):
+    weights: Weights
+    frugality: int = Field(default=0, ge=0, le=2)
+
+
+class FoldOutputs(Ports):
+    place: str
+    kind: str
+
+
+class Fold(Operator[FoldInputs, FoldOutputs]):
+    name, version, help = "cli.fold", 1, "runs out of memory unless it is frugal"
+    frugality = "frugality"
+    Inputs, Outputs = FoldInputs, FoldOutputs
+
+    def run(self, inputs: FoldInputs, context: StepContext) -> FoldOutputs:
+        context.plan(
+            {
+                "predicted_peak_bytes": (300 << 20) >> inputs.frugality,
+                "correction": context.correction,
+                "options": {"rows": 8 >> inputs.frugality, "inplace": True},
+            }
+        )
+        if inputs.frugality == 0:
+            raise MemoryError
+        context.plan({"measured_peak_bytes": 160 << 20})
+        config = json.loads((inputs.weights / "config.json").read_text())
+        return FoldOutputs(place=str(inputs.weights), kind=config["model_type"])
+
+
+OPERATORS = (Greet(), Folder(), Wait(), Fold())

@@ -62,6 +62,20 @@ outputs:
   done: ${{ steps.wait.done }}
 """
 
+FOLD = """\
+version: 1
+name: fold
+inputs:
+  weights: {type: weights, help: which model}
+steps:
+  fold:
+    uses: cli.fold@1
+    with: {weights: "${{ inputs.weights }}"}
+outputs:
+  place: ${{ steps.fold.place }}
+  kind: ${{ steps.fold.kind }}
+"""
+
 WRONG = """\
 version: 1
 name: wrong

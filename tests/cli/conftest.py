@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cli_operators import OPERATORS
-from cli_support import FOLDERS, GREET, WAIT, WRONG, Command, Done, environment
+from cli_support import FOLD, FOLDERS, GREET, WAIT, WRONG, Command, Done, environment
 
 from foldase.cli.main import main
 from foldase.client import Client
@@ -24,9 +24,15 @@ from foldase_workflows.contracts import Registry
 def platform_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The state folder of a running platform: the real server and scheduler, steps in threads."""
     home = tmp_path_factory.mktemp("cli") / "home"
+    weights = home.parent / "weights"
+    for name in ("small", "broken"):
+        (weights / name).mkdir(parents=True)
+        (weights / name / "config.json").write_text('{"model_type": "toy"}')
+    (weights / "small" / "model.safetensors").write_bytes(bytes(1000))
+    (weights / "broken" / "model.pt").write_bytes(b"pickle")
     command = [sys.executable, "-m", "foldase.cli.main"]
     started = subprocess.run(
-        [*command, "up", "-d", "--no-ray", "--no-open", "--home", str(home)],
+        [*command, "up", "-d", "--no-ray", "--no-open", "--home", str(home), "--weights", str(weights)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -71,7 +77,13 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with documents and files, which is the working directory."""
-    texts = {"greet.yaml": GREET, "folders.yaml": FOLDERS, "wait.yaml": WAIT, "wrong.yaml": WRONG}
+    texts = {
+        "greet.yaml": GREET,
+        "fold.yaml": FOLD,
+        "folders.yaml": FOLDERS,
+        "wait.yaml": WAIT,
+        "wrong.yaml": WRONG,
+    }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "two.fasta").write_text(">a\nACDE\n>b\nACDF\n")

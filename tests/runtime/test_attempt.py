@@ -17,6 +17,7 @@ from foldase.runtime.context import MAX_LOG_BYTES, CancelFlag, RunningStep
 from foldase.runtime.usage import ThreadMeter
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Succeeded, Task
+from foldase.store.weights import WeightsLibrary
 from foldase_workflows.contracts.artifacts import Artifact
 from foldase_workflows.contracts.errors import UserError
 from foldase_workflows.contracts.failures import Cause
@@ -285,7 +286,7 @@ def test_a_plan_is_told_once_and_stays_with_the_end(place: Workplace) -> None:
     step.plan({"predicted_peak_bytes": 100, "options": {"chunk": 4}})
     told = step.take_progress()
     assert told is not None
-    assert told.plan == {"held_bytes": 70, "predicted_peak_bytes": 100, "options": {"chunk": 4}}
+    assert told.plan == {"process_bytes": 70, "predicted_peak_bytes": 100, "options": {"chunk": 4}}
     step.progress(0.5)
     later = step.take_progress()
     assert later is not None
@@ -318,6 +319,38 @@ def test_corrections_come_with_the_task(place: Workplace) -> None:
     assert (step.correction, step.corrections) == (1.2, {"esmfold": 1.5})
     plain = RunningStep(task("test.add@1"), place, CancelFlag())
     assert (plain.correction, plain.corrections) == (1.0, {})
+
+
+def test_an_operator_gets_the_folder_of_weights_itself(place: Workplace, tmp_path: Path) -> None:
+    folder = tmp_path / "public" / "esm"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"tensors")
+    artifact = WeightsLibrary(folder.parent, place.home).read("esm")
+    assert artifact is not None
+    report = run(place, task("test.thrifty@1", weights=artifact.to_json()))
+    assert isinstance(report, Succeeded)
+    assert report.outputs["weights"] == str(folder)
+    assert report.plan == {"predicted_peak_bytes": 0, "correction": 1.0}
+    (folder / "model.safetensors").write_bytes(b"others")
+    changed = run(place, task("test.thrifty@1", weights=artifact.to_json()))
+    assert isinstance(changed, Failed)
+    assert (changed.cause, changed.error["code"]) == (Cause.BAD_INPUT, "weights_changed")
+
+
+def test_weights_that_a_step_made_come_from_the_store(place: Workplace, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"tensors")
+    artifact = place.blobs.put_tree(folder, "weights", "made")
+    report = run(place, task("test.thrifty@1", weights=artifact.to_json()))
+    assert isinstance(report, Succeeded)
+    assert "inputs/weights/made" in report.outputs["weights"]
+
+
+def test_a_text_never_becomes_a_path(place: Workplace) -> None:
+    report = run(place, task("test.thrifty@1", weights="/etc"))
+    assert isinstance(report, Failed)
+    assert (report.cause, report.error["code"]) == (Cause.BAD_INPUT, "type")
 
 
 def test_a_log_without_end_is_cut(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

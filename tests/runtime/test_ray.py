@@ -108,6 +108,31 @@ def test_operators_see_no_secrets_and_their_own_cores(live_platform: LivePlatfor
     assert Path(seen["folder"]).is_relative_to(live_platform.home.resolve() / "scratch")
 
 
+def test_a_step_killed_for_memory_succeeds_on_its_next_plan(live_platform: LivePlatform) -> None:
+    """Its first prediction has no correction and is far too low; the second knows better and saves, too."""
+    wanted = 1200 << 20
+    text = one_step(
+        "test.thrifty@1", {"bytes_wanted": wanted, "seconds": 60.0}, ", resources: {memory: 300MiB}"
+    )
+    run = live_platform.succeed(text)
+    detail = live_platform.step(run.id, "s")
+    killed, succeeded = detail.attempts
+    assert killed.cause == "oom_host"
+    assert killed.peak_memory_bytes is not None
+    assert killed.peak_memory_bytes > 1 << 30
+    assert killed.plan is not None
+    assert killed.plan["predicted_peak_bytes"] == wanted // 4
+    assert succeeded.plan is not None
+    assert 3 < succeeded.plan["correction"] <= 4
+    assert succeeded.plan["predicted_peak_bytes"] == pytest.approx(
+        wanted / 2 / 4 * succeeded.plan["correction"], abs=1
+    )
+    assert succeeded.changes == {"frugality": [0, 1], "memory_bytes": [300 << 20, 450 << 20]}
+    assert detail.outputs is not None
+    assert detail.outputs["frugality"] == 1
+    assert detail.outputs["correction"] == succeeded.plan["correction"]
+
+
 def test_a_killed_worker_costs_only_what_came_after_the_checkpoint(live_platform: LivePlatform) -> None:
     # Steps of other tests that were cancelled keep theirs, for a run that resumes them.
     kept = set((live_platform.home / "checkpoints").glob("*"))

@@ -261,6 +261,25 @@ def test_a_worker_ended_for_memory_reports_an_oom(rig: Rig, monkeypatch: pytest.
     assert (lost.cause, lost.peak_memory_bytes) == (Cause.OOM_HOST, 4 * GIB)
 
 
+def test_a_worker_that_holds_more_than_it_may_is_ended(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = rig.worker(task(1))
+    note(rig, name, task(1))
+    plan = {"predicted_peak_bytes": GIB}
+    written = Note(note_path(rig.home, name))
+    written.write(task_id(task(1)))
+    written.write_plan(task_id(task(1)), plan)
+    monkeypatch.setattr("foldase.runtime.losses._memory_of", lambda worker: 2 * GIB)
+    monkeypatch.setattr(rig.executor._memory, "limit", 2 * GIB)
+    time.sleep(0.5)
+    assert rig.crew.killed == [], "it may have all of that"
+    monkeypatch.setattr(rig.executor._memory, "limit", 2 * GIB - 1)
+    wait(lambda: name in rig.crew.killed)
+    rig.crew.tell(Gone(name, KILLED))
+    lost = rig.reports(2)[1]
+    assert isinstance(lost, Failed)
+    assert (lost.cause, lost.peak_memory_bytes, lost.plan) == (Cause.OOM_HOST, 2 * GIB, plan)
+
+
 def test_cancelling_what_waits_needs_no_worker(rig: Rig) -> None:
     rig.executor.submit([task(1), task(2), task(3)])
     rig.executor.cancel([task_id(task(3)), task_id(task(2))], grace_seconds=5)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any
 
 import pytest
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from foldase.scheduler import Failed, Progressed, Report, Scheduler, Started, Succeeded, Task, TaskId
 from foldase.store import Store, Submission
@@ -67,6 +67,24 @@ class Large(Add):
 
     def estimate(self, known: Any, hardware: Hardware) -> Estimate:
         return Estimate(seconds=(1.0, 2.0), memory_bytes=known.get("a", 0) * GIB, basis="a GiB each")
+
+
+class ThriftyInputs(AddInputs):
+    frugality: int = Field(0, ge=0, le=2)
+
+
+class Thrifty(Operator[ThriftyInputs, AddOutputs]):
+    """Could do with less memory."""
+
+    name = "test.thrifty"
+    version = 1
+    help = "adds, frugally"
+    frugality = "frugality"
+    Inputs = ThriftyInputs
+    Outputs = AddOutputs
+
+    def run(self, inputs: ThriftyInputs, context: StepContext) -> AddOutputs:
+        return AddOutputs(sum=inputs.a + inputs.b)
 
 
 def picky(value: int) -> int:
@@ -144,7 +162,7 @@ class Count(Operator[CountInputs, AddOutputs]):
         raise NotImplementedError
 
 
-OPERATORS = (Add(), AddBetter(), Dice(), Large(), Broken(), Write(), Grow(), Count())
+OPERATORS = (Add(), AddBetter(), Dice(), Large(), Thrifty(), Broken(), Write(), Grow(), Count())
 
 
 class VirtualClock:
@@ -227,10 +245,11 @@ class FakeExecutor:
     def progress(self, task: Task, fraction: float, **more: Any) -> None:
         self.reports.append(Progressed(task.run, task.step, task.fence, fraction, **more))
 
-    def succeed(self, task: Task, outputs: dict[str, Any] | None = None) -> None:
+    def succeed(self, task: Task, outputs: dict[str, Any] | None = None, **more: Any) -> None:
         self.held.pop(id_of(task), None)
         made = outputs if outputs is not None else self.compute(task)
-        self.reports.append(Succeeded(task.run, task.step, task.fence, made, log_offset=self.log_bytes))
+        more = {"log_offset": self.log_bytes, **more}
+        self.reports.append(Succeeded(task.run, task.step, task.fence, made, **more))
 
     def fail(self, task: Task, cause: Cause, **more: Any) -> None:
         self.held.pop(id_of(task), None)

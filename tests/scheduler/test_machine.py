@@ -24,18 +24,21 @@ from sqlalchemy import select
 
 from foldase.scheduler import Failed, Started, Succeeded
 from foldase.scheduler.attempts import LEASE_SECONDS
+from foldase.scheduler.corrections import LEAST, MOST
 from foldase.scheduler.retries import LOSS_CAP
 from foldase.store import schema
 from foldase_workflows.contracts import Cause, Conflict, StorageFull
 
 RETRIES = 1
+MOST_FRUGAL = 2
+PLAN = {"predicted_peak_bytes": 1 << 30, "process_bytes": 1 << 20}
 WORKFLOW = """
 version: 1
 name: machine
 inputs: {x: {type: int}, n: {type: 'list[int]'}, go: {type: bool}}
 defaults: {retry: {max: 1, backoff: 3s, on: [timeout, oom]}}
 steps:
-  root: {uses: test.add@1, with: {a: '${{ inputs.x }}'}}
+  root: {uses: test.thrifty@1, with: {a: '${{ inputs.x }}'}}
   item:
     uses: test.add@1
     each: {i: '${{ inputs.n }}'}
@@ -64,6 +67,8 @@ class ModelStep:
     fence: int = 0
     failures: int = 0
     losses: int = 0
+    frugality: int = 0
+    most_frugal: int = 0
     vanished: set[int] = field(default_factory=set)
 
     def claimed(self, fence: int) -> None:
@@ -90,6 +95,9 @@ class ModelStep:
         if cause is Cause.WORKER_LOST:
             self.losses += 1
             return "ready" if self.losses <= LOSS_CAP else "failed"
+        if cause is Cause.OOM_HOST and self.frugality < self.most_frugal:
+            self.frugality += 1
+            return "ready"
         if cause in (Cause.TIMEOUT, Cause.OOM_HOST):
             self.failures += 1
             return "ready" if self.failures <= RETRIES else "failed"
@@ -140,8 +148,11 @@ class Simulation:
         # Claims are submitted after the commit, and a report may lead to the next claim at once.
         self.deliver()
         key = (task.run, task.step)
-        step = self.model.setdefault(key, ModelStep(state="ready"))
+        most_frugal = MOST_FRUGAL if task.step == "root" else 0
+        step = self.model.setdefault(key, ModelStep(state="ready", most_frugal=most_frugal))
         step.claimed(task.fence)
+        assert task.inputs.get("frugality", 0) == step.frugality
+        assert all(LEAST <= factor <= MOST for factor in task.corrections.values())
         assert task.run not in self.cancelled_and_known, "a cancelled run starts nothing"
         states = self.lab.states(task.run)
         for name in NEEDS[task.step.partition("[")[0]]:
@@ -198,7 +209,7 @@ class Simulation:
         task = self.held(pick)
         if task is None:
             return False
-        self.lab.executor.progress(task, pick((0.0, 0.3, 1.0)), message="at work", log_offset=10)
+        self.lab.executor.progress(task, pick((0.0, 0.3, 1.0)), message="at work", log_offset=10, plan=PLAN)
         return None
 
     def do_worker_succeeds(self, pick: Any) -> bool | None:
@@ -207,7 +218,11 @@ class Simulation:
 
     def do_worker_fails(self, pick: Any) -> bool | None:
         task = self.held(pick)
-        return False if task is None else self.lab.executor.fail(task, pick(CAUSES))
+        return (
+            False
+            if task is None
+            else self.lab.executor.fail(task, pick(CAUSES), peak_memory_bytes=pick((0, 1 << 30, 9 << 30)))
+        )
 
     def do_worker_vanishes(self, pick: Any) -> bool | None:
         task = self.held(pick)

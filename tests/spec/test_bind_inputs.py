@@ -25,6 +25,8 @@ inputs:
   few: {type: int, default: 1, choices: [1, 2]}
   seeds: {type: list[int], default: [1], min: 0, min_length: 1, max_length: 3}
   options: {type: json, default: {}}
+  weights: {type: weights, default: null}
+  peers: {type: "list[weights]", default: null}
 steps:
   a: {uses: families.simulate@1, with: {seed: 1}}
 """
@@ -47,7 +49,43 @@ def test_defaults_are_filled_in(checked):
         "few": 1,
         "seeds": [1],
         "options": {},
+        "weights": None,
+        "peers": None,
     }
+
+
+@pytest.mark.parametrize("name", ["esmfold_v1", "facebook/esmfold_v1", "a/b/c-1.2+x"])
+def test_weights_are_given_by_name_or_by_what_a_step_made(checked, artifact, name):
+    assert bind_inputs(checked, {"n": 1, "weights": name, "peers": [name]})["peers"] == [name]
+    made = artifact("weights")
+    assert bind_inputs(checked, {"n": 1, "weights": made})["weights"] == made
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("", "bad_weights_name"),
+        ("..", "bad_weights_name"),
+        ("/etc/passwd", "bad_weights_name"),
+        ("a/../b", "bad_weights_name"),
+        ("a\\b", "bad_weights_name"),
+        ("x" * 201, "bad_weights_name"),
+        (3, "type"),
+        ({"path": "/etc"}, "type"),
+    ],
+)
+def test_a_name_of_weights_is_never_a_path(checked, name, code):
+    with pytest.raises(DocumentErrors) as caught:
+        bind_inputs(checked, {"n": 1, "weights": name})
+    assert (caught.value.code, caught.value.location.path) == (code, "inputs.weights")
+
+
+def test_a_workflow_may_say_which_weights_it_means(registry):
+    text = WORKFLOW.replace("weights, default: null}", "weights, default: esmfold_v1}")
+    assert bind_inputs(check(load_workflow(text), registry), {"n": 1})["weights"] == "esmfold_v1"
+    with pytest.raises(DocumentErrors) as caught:
+        check(load_workflow(text.replace("esmfold_v1", "/esmfold")), registry)
+    assert caught.value.code == "bad_weights_name"
 
 
 def test_what_is_given_wins(checked, artifact):

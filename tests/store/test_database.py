@@ -146,25 +146,41 @@ def test_a_database_of_somebody_else_is_refused_untouched(tmp_path):
 
 
 def test_an_older_database_is_copied_aside_and_upgraded(home, store, submit, monkeypatch, tmp_path):
-    """A second migration is made up for the test."""
+    """A further migration is made up for the test."""
     run = submit()
     store.close()
     scripts = tmp_path / "migrations"
     shutil.copytree(Path(database.__file__).parent / "migrations", scripts)
-    (scripts / "versions" / "r0002_test.py").write_text(
+    (scripts / "versions" / "made_up.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = 'r0002', 'r0001', None, None\n"
+        f"revision, down_revision, branch_labels, depends_on = 'made_up', '{HEAD}', None, None\n"
         "def upgrade():\n    op.add_column('run', sa.Column('mood', sa.Text()))\n"
     )
-    monkeypatch.setattr("foldase.store.migrate.HEAD", "r0002")
+    monkeypatch.setattr("foldase.store.migrate.HEAD", "made_up")
     monkeypatch.setattr("foldase.store.migrate.SCRIPTS", scripts)
     upgraded = Store.at(home)
     with upgraded.database.read() as connection:
         assert connection.execute(text("SELECT id, mood FROM run")).all() == [(run, None)]
-    (backup,) = home.glob("foldase.db.r0001.*.backup")
+    (backup,) = home.glob(f"foldase.db.{HEAD}.*.backup")
     with sqlite3.connect(backup) as connection:
         assert connection.execute("SELECT id FROM run").fetchall() == [(run,)]
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("r0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(HEAD,)]
+    upgraded.close()
+
+
+def test_a_database_of_the_first_version_gets_what_came_later(tmp_path):
+    from alembic import command
+
+    config = alembic_config()
+    first = Database(f"sqlite:///{tmp_path / 'foldase.db'}")
+    with first.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "r0001")
+    first.close()
+    upgraded = Store.at(tmp_path)
+    assert upgraded.commits.corrections() == []
+    with upgraded.database.read() as connection:
+        assert connection.execute(text("SELECT plan, changes FROM attempt")).all() == []
     upgraded.close()
 
 
@@ -173,13 +189,13 @@ def test_a_migration_that_fails_leaves_the_old_schema(home, store, submit, monke
     store.close()
     scripts = tmp_path / "migrations"
     shutil.copytree(Path(database.__file__).parent / "migrations", scripts)
-    (scripts / "versions" / "r0002_test.py").write_text(
+    (scripts / "versions" / "made_up.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        "revision, down_revision, branch_labels, depends_on = 'r0002', 'r0001', None, None\n"
+        f"revision, down_revision, branch_labels, depends_on = 'made_up', '{HEAD}', None, None\n"
         "def upgrade():\n    op.add_column('run', sa.Column('mood', sa.Text()))\n    raise OSError('no')\n"
     )
     with monkeypatch.context() as patch:
-        patch.setattr("foldase.store.migrate.HEAD", "r0002")
+        patch.setattr("foldase.store.migrate.HEAD", "made_up")
         patch.setattr("foldase.store.migrate.SCRIPTS", scripts)
         with pytest.raises(OSError, match="no"):
             Store.at(home)

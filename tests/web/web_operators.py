@@ -9,7 +9,7 @@ from pydantic import Field
 from foldase_workflows.contracts.context import StepContext
 from foldase_workflows.contracts.errors import BadInput
 from foldase_workflows.contracts.operator import Estimate, Operator, Resources
-from foldase_workflows.contracts.ports import Fasta, File, Ports
+from foldase_workflows.contracts.ports import Fasta, File, Ports, Weights
 from foldase_workflows.contracts.registry import Registry
 
 
@@ -95,7 +95,19 @@ class Wait(Operator[WaitInputs, WaitOutputs]):
             time.sleep(0.01)
 
 
-REGISTRY = Registry([Add(), Count(), Greedy(), Wait()])
+class WeighInputs(Ports):
+    weights: Weights
+
+
+class Weigh(Operator[WeighInputs, WaitOutputs]):
+    name, version, help = "web.weigh", 1, "takes public weights"
+    Inputs, Outputs = WeighInputs, WaitOutputs
+
+    def run(self, inputs: WeighInputs, context: StepContext) -> WaitOutputs:
+        return WaitOutputs(done=True)
+
+
+REGISTRY = Registry([Add(), Count(), Greedy(), Wait(), Weigh()])
 
 WAIT = """\
 version: 1

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from foldase.store import Store
 from foldase.store.accounts import Accounts
+from foldase.store.weights import WeightsLibrary
 from foldase_web.proxy import RayProxy
 from foldase_web.services.signin import FailureBrake, ensure_token
 from foldase_web.settings import Settings
@@ -33,6 +34,7 @@ class Services:
     hub: Hub
     proxy: RayProxy
     brake: FailureBrake
+    weights: WeightsLibrary
 
     @classmethod
     def open(cls, settings: Settings) -> Services:
@@ -46,7 +48,9 @@ class Services:
         ensure_token(settings.home, store.accounts)
         hub = Hub(store.events, poll_seconds=settings.poll_seconds, max_streams=settings.max_streams)
         brake = FailureBrake(settings.failed_sign_ins)
-        return cls(settings, installed_version(), store, hub, RayProxy(settings.home), brake)
+        weights = WeightsLibrary(settings.weights, settings.home)
+        weights.start()
+        return cls(settings, installed_version(), store, hub, RayProxy(settings.home), brake, weights)
 
     @property
     def accounts(self) -> Accounts:
@@ -71,6 +75,7 @@ class Services:
 
     async def close(self) -> None:
         """Let go of everything."""
+        self.weights.close()
         self.hub.close()
         await self.proxy.close()
         self.store.close()

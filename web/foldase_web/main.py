@@ -166,6 +166,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keeper-fd", type=int, help="a socket that is sent a copy of the listening one")
     parser.add_argument("--allow-remote", action="store_true", default=None, help="allow a public address")
     parser.add_argument("--allowed-host", action="append", help="a further name of this server; repeatable")
+    parser.add_argument("--weights", type=Path, help="folder of public weights (FOLDASE_WEIGHTS)")
     return parser.parse_args(argv)
 
 

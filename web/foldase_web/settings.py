@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 GIB = 1024**3
 MIB = 1024**2
@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "FOLDASE_ALLOWED_HOSTS": "allowed_hosts",
     "FOLDASE_DATABASE_URL": "database_url",
     "FOLDASE_UPLOAD_LIMIT": "upload_limit_bytes",
+    "FOLDASE_WEIGHTS": "weights",
 }
 
 
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     )
     database_url: str | None = Field(None, description="default: SQLite in the state folder")
     static: Path = Field(Path(__file__).parent / "static", description="the built frontend")
+    weights: Path | None = Field(None, description="folder of public weights, each a folder below it")
     upload_limit_bytes: int = Field(GIB, gt=0)
     document_limit_bytes: int = Field(MIB, gt=0, description="of one YAML text")
     body_limit_bytes: int = Field(4 * MIB, gt=0, description="of any request but an upload")
@@ -63,6 +65,13 @@ class Settings(BaseModel):
     max_streams: int = Field(1000, gt=0, description="event streams open at once")
     poll_seconds: float = Field(0.2, gt=0, description="how often the event table is asked for news")
     heartbeat_seconds: float = Field(15.0, gt=0, description="silence after which a stream says it lives")
+
+    @field_validator("weights")
+    @classmethod
+    def _is_folder(cls, weights: Path | None) -> Path | None:
+        if weights is not None and not weights.is_dir():
+            raise ValueError(f"{weights} is no folder (--weights, FOLDASE_WEIGHTS)")
+        return weights
 
     @model_validator(mode="after")
     def _closed_unless_opened_knowingly(self) -> Self:

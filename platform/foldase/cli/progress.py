@@ -17,6 +17,7 @@ from rich.text import Text
 from foldase.cli import render
 from foldase.client import Client
 from foldase.client.models import Event, Json, Run, Step
+from foldase_workflows.spec.quantities import show_bytes
 
 _REFRESH_PER_SECOND = 4
 _PLAIN_STEP = 0.1
@@ -96,6 +97,10 @@ class PlainLines:
             self._state(event, event.raw)
         elif event.kind == "step.progress" and event.step in steps:
             self._advance(event, steps[event.step])
+        elif event.kind == "step.plan" and event.step and event.raw.get("predicted_peak_bytes"):
+            self._line(
+                event, event.step, "plan", f"{show_bytes(event.raw['predicted_peak_bytes'])} of memory"
+            )
 
     def _state(self, event: Event, step: Json) -> None:
         shown = (step["state"], step.get("attempt"), step.get("cached"))
@@ -105,7 +110,9 @@ class PlainLines:
         word = "cached" if step.get("cached") and step["state"] == "succeeded" else step["state"]
         attempt = f" (attempt {step['attempt']})" if step.get("attempt", 0) > 1 else ""
         error = step.get("error") or {}
-        self._line(event, step["id"], word + attempt, error.get("message") or "")
+        # What led to another attempt is said where that begins.
+        again = step.get("message") if attempt and step["state"] == "running" else None
+        self._line(event, step["id"], word + attempt, error.get("message") or again or "")
 
     def _advance(self, event: Event, step: Step) -> None:
         before, when = self._progress.get(step.id, (0.0, 0.0))

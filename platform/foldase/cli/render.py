@@ -120,6 +120,42 @@ def steps(found: Iterable[Step]) -> Table:
     return table
 
 
+def attempts(found: Iterable[Mapping[str, Any]]) -> Table:
+    """The attempts of a step: what was predicted, what it took, and what changed since the one before."""
+    table = plain_table("attempt", "state", "took", "planned", "peak", "worker", "changed", "end")
+    for attempt in found:
+        error = attempt.get("error") or {}
+        predicted = (attempt.get("plan") or {}).get("predicted_peak_bytes")
+        peak = measured_peak(attempt)
+        table.add_row(
+            str(attempt["number"]),
+            state(attempt["state"]),
+            elapsed(attempt.get("started_at"), attempt.get("finished_at")),
+            show_bytes(predicted) if predicted else "",
+            show_bytes(peak) if peak else "",
+            str(attempt.get("worker") or ""),
+            ", ".join(_change(name, *pair) for name, pair in (attempt.get("changes") or {}).items()),
+            str(error.get("message") or attempt.get("cause") or ""),
+        )
+    return table
+
+
+def measured_peak(attempt: Mapping[str, Any]) -> int | None:
+    """What an attempt took: in the sense of its plan where it made one, of its whole process elsewhere."""
+    plan, peak = attempt.get("plan") or {}, attempt.get("peak_memory_bytes")
+    counted: int | None = plan.get("measured_peak_bytes")
+    if counted:
+        return counted
+    held = plan.get("process_bytes") or 0
+    return peak - held if peak and peak > held else peak
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if name == "memory_bytes":
+        return f"memory {show_bytes(before) if before else 'unset'} to {show_bytes(after)}"
+    return f"{name} {before} to {after}"
+
+
 def failure(error: Mapping[str, Any]) -> Iterable[str]:
     """An error of a run or step as lines: place, message, code, hint."""
     place = error.get("location") or {}

@@ -38,7 +38,13 @@ def run(
     with Client(home=home) as client:
         submission = resolve(target)
         types = port_types(client.input_ports(submission))
-        submitted = client.run(submission, typed_inputs(given, types), name=name, priority=priority)
+        submitted = client.run(
+            submission,
+            typed_inputs(given, types),
+            name=name,
+            priority=priority,
+            on_wait=_silent if as_json else _note,
+        )
         if detach:
             return _submitted(client, submitted, as_json=as_json)
         if not as_json:
@@ -115,18 +121,8 @@ def _print_step(raw: Json, step: Step) -> None:
             out.print("")
             out.print(render.values(title, raw[field]))
     if raw.get("attempts"):
-        table = render.plain_table("attempt", "state", "took", "worker", "end")
-        for attempt in raw["attempts"]:
-            error = attempt.get("error") or {}
-            table.add_row(
-                str(attempt["number"]),
-                render.state(attempt["state"]),
-                render.elapsed(attempt.get("started_at"), attempt.get("finished_at")),
-                str(attempt.get("worker") or ""),
-                str(error.get("message") or attempt.get("cause") or ""),
-            )
         out.print("")
-        out.print(table)
+        out.print(render.attempts(raw["attempts"]))
     if step.error:
         out.print("")
         out.print("\n".join(render.failure(step.error)))
@@ -249,6 +245,10 @@ def _has_artifacts(value: Any) -> bool:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _silent(_: str) -> None:
+    """Nothing is said beside a document of JSON."""
 
 
 def reachable(home: Path | None) -> Client | None:

@@ -41,12 +41,16 @@ Commands = Mapping[str, Sequence[str]]
 """Argument lists by the name of the service."""
 
 
-def service_commands(home: Path, port: int | None, *, ray: bool = True) -> dict[str, list[str]]:
+def service_commands(
+    home: Path, port: int | None, *, ray: bool = True, weights: Path | None = None
+) -> dict[str, list[str]]:
     """How the platform's processes are started; without ``ray`` steps run in threads of the runtime."""
     web = [sys.executable, "-m", "foldase_web.main", "--home", str(home)]
     runtime = [sys.executable, "-m", "foldase.runtime.service", "--home", str(home)]
     if port is not None:
         web += ["--port", str(port)]
+    if weights is not None:
+        web += ["--weights", str(weights)]
     if not ray:
         runtime.append("--no-ray")
     return {"web": web, "runtime": runtime}

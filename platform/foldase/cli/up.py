@@ -20,7 +20,7 @@ from foldase.cli.outcome import Exit, print_json
 from foldase.cli.supervisor import LOG_FOLDER, Supervisor, is_locked, service_commands, stop_other, tail
 from foldase.client import Client
 from foldase.client.server import home_folder
-from foldase_workflows.contracts.errors import Conflict, FoldaseError
+from foldase_workflows.contracts.errors import BadInput, Conflict, FoldaseError
 
 _START_SECONDS = 60.0
 _TICK_SECONDS = 0.2
@@ -46,6 +46,7 @@ def up(
     background: bool,
     open_page: bool,
     ray: bool,
+    weights: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> Exit:
@@ -55,14 +56,15 @@ def up(
     """
     folder = home_folder(home).resolve()
     check_port(port)
+    weights = _checked_weights(weights)
     _refuse_second(folder)
     if background:
-        _start_in_background(folder, port, ray=ray)
+        _start_in_background(folder, port, ray=ray, weights=weights)
         address = wait_for_address(folder, lambda: None)
         announce(address, folder, as_json=as_json, background=True)
         _open(address, wanted=open_page)
         return Exit.OK
-    supervisor = Supervisor(folder, service_commands(folder, port, ray=ray), say=_say)
+    supervisor = Supervisor(folder, service_commands(folder, port, ray=ray, weights=weights), say=_say)
     with stopping(supervisor):
         address = start(supervisor)
         if quiet:
@@ -217,7 +219,19 @@ def _refuse_second(home: Path) -> None:
     raise Conflict(f"foldase already runs for {home}", code="already_running", hint=hint)
 
 
-def _start_in_background(home: Path, port: int | None, *, ray: bool) -> None:
+def _checked_weights(weights: Path | None) -> Path | None:
+    """The folder as it is called from anywhere; refuse one that is not there before anything is started."""
+    if weights is None:
+        return None
+    folder = weights.expanduser().resolve()
+    if not folder.is_dir():
+        raise BadInput(
+            f"{weights} is no folder", code="file_missing", hint="--weights names a folder of weights"
+        )
+    return folder
+
+
+def _start_in_background(home: Path, port: int | None, *, ray: bool, weights: Path | None) -> None:
     """Start a supervisor that outlives this terminal."""
     (home / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "foldase.cli.main", "up", "--home", str(home), "--quiet"]
@@ -225,6 +239,8 @@ def _start_in_background(home: Path, port: int | None, *, ray: bool) -> None:
         command += ["--port", str(port)]
     if not ray:
         command.append("--no-ray")
+    if weights is not None:
+        command += ["--weights", str(weights)]
     log_path = home / LOG_FOLDER / "up.log"
     with log_path.open("ab") as log:
         process = subprocess.Popen(

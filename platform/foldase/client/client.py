@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,9 @@ from foldase.client.transport import Transport
 from foldase.client.values import port_types, prepare
 from foldase_workflows.contracts.artifacts import Artifact
 from foldase_workflows.contracts.errors import Unavailable
+
+_WEIGHTS_SECONDS = 0.5
+"""Between two questions whether new weights have been read."""
 
 
 class Client:
@@ -92,6 +95,10 @@ class Client:
         """A workflow of the catalog with its source, inputs and steps."""
         return self._get(f"/workflows/{quote(name, safe='')}")
 
+    def weights(self) -> Json:
+        """``{"items", "configured"}``: the public weights that an input of type ``weights`` may name."""
+        return self._get("/weights")
+
     def check(self, source: str, *, file: str | None = None) -> Json:
         """``{"ok", "errors", "workflow"}`` of a document; a bad one is an answer, no exception."""
         return self._post("/check", {"source": source, "file": file}, repeatable=True)
@@ -112,8 +119,9 @@ class Client:
         name: str | None = None,
         priority: int | None = None,
         idempotency_key: str | None = None,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> Run:
-        """Submit a run and return at once.
+        """Submit a run and return as soon as it is accepted: at once, unless it names weights that are new.
 
         Args:
             workflow: a name in the catalog, a path of a workflow or experiment, or the text of a workflow.
@@ -122,6 +130,7 @@ class Client:
             name: what people call the run.
             priority: -100 to 100, greater runs first.
             idempotency_key: a submission repeated under the same key gives the same run; made up if missing.
+            on_wait: told, when the run has to wait until the server knows its weights, how far that is.
 
         Raises:
             DocumentErrors: the document or the inputs are wrong, with every fault and its place.
@@ -133,8 +142,16 @@ class Client:
         if chosen is not None:
             body["priority"] = chosen
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        answer = self._transport.json("POST", "/runs", body=body, headers=headers, repeatable=True)
-        return Run.from_json(answer)
+        while True:
+            try:
+                answer = self._transport.json("POST", "/runs", body=body, headers=headers, repeatable=True)
+            except Unavailable as error:
+                if error.code != "weights_not_ready":
+                    raise
+                on_wait(error.message)
+                time.sleep(_WEIGHTS_SECONDS)
+            else:
+                return Run.from_json(answer)
 
     def runs(self, *, state: str | None = None, text: str | None = None) -> Iterator[RunSummary]:
         """All runs, newest first, fetched page by page; in one state, or with a text in name or id."""

@@ -22,7 +22,7 @@ def port_types(ports: Iterable[Mapping[str, Any]]) -> dict[str, PortType]:
 def prepare(
     given: Mapping[str, Any], types: Mapping[str, PortType], store: Store, *, folder: Path = Path()
 ) -> dict[str, Any]:
-    """Plain JSON for the API; names that the workflow does not have are left for it to refuse.
+    """Plain JSON for the API; it is the one to refuse inputs that the workflow does not have, and weights.
 
     Raises:
         BadInput: ``file_missing``, or what ``store`` finds wrong; the path names the input.
@@ -40,6 +40,8 @@ def _value(value: Any, kind: PortType | None, place: str, store: Store, folder: 
         return [_value(part, item, f"{place}[{index}]", store, folder) for index, part in enumerate(value)]
     if kind is None or not kind.is_artifact or kind.item is not None or not isinstance(value, str | Path):
         return str(value) if isinstance(value, Path) else value
+    if kind.name == "weights":
+        return str(value)
     if kind.storage is Storage.TREE:
         raise BadInput(
             f"a {kind} cannot be uploaded: it comes from another run",

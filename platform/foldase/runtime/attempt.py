@@ -57,7 +57,8 @@ class Attempt:
         ports = cached_ports(model)
         values: dict[str, Any] = self.task.inputs
         if any(port.type.is_artifact for port in ports.values()):
-            values = materialise(self.task, ports, self._workplace.blobs, self.step.inputs_folder)
+            place = self._workplace
+            values = materialise(self.task, ports, place.blobs, self.step.inputs_folder, place.find)
         inputs = validated(model, values, self.task.step)
         result = operator.run(inputs, self.step)
         made = self.step.scratch_folder / "outputs" if self.step.scratch_folder else None

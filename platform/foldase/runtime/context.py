@@ -157,9 +157,9 @@ class RunningStep(StepContext):
         """Add to the plan of the attempt; what is known of it is kept also should this process be killed."""
         given = checked_plan(values)
         with self._lock:
-            if self._plan is None and (held := self.held_bytes()) > 0:
-                given = {HELD: held, **given}
-            self._plan = checked_plan({**(self._plan or {}), **given})
+            held = self.held_bytes() if self._plan is None else self._plan.get(HELD, 0)
+            known = {**(self._plan or {}), **given}
+            self._plan = checked_plan({**known, HELD: held} if held else known)
             self.note_plan(self._plan)
 
     @property

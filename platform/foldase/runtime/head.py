@@ -27,8 +27,16 @@ from foldase.runtime.processes import (
     send,
     status_of,
 )
-from foldase.runtime.settings import HEARTBEAT_SECONDS, LEASE_SECONDS, NAMESPACE, SCHEDULER, RuntimeSettings
+from foldase.runtime.settings import (
+    HEARTBEAT_SECONDS,
+    LEASE_SECONDS,
+    NAMESPACE,
+    SCHEDULER,
+    WORKER_MEMORY_VARIABLE,
+    RuntimeSettings,
+)
 from foldase_workflows.contracts.errors import FoldaseError
+from foldase_workflows.spec.quantities import parse_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +90,12 @@ def parser(*, add_help: bool = True) -> argparse.ArgumentParser:
     options.add_argument("--dashboard-port", type=int, help="of our own Ray; the first free one by default")
     options.add_argument("--ray-address", default=LOCAL, help="of a Ray that somebody else runs")
     options.add_argument("--lease-seconds", type=float, default=LEASE_SECONDS)
+    options.add_argument(
+        "--worker-memory",
+        type=parse_bytes,
+        default=os.environ.get(WORKER_MEMORY_VARIABLE) or None,
+        help=f"a worker that holds more is ended, for example 16GiB ({WORKER_MEMORY_VARIABLE})",
+    )
     options.add_argument("--parent", type=int, default=os.getppid())
     return options
 
@@ -93,6 +107,7 @@ def settings_of(options: argparse.Namespace) -> RuntimeSettings:
         home=options.home.resolve(),
         lease_seconds=lease,
         heartbeat_seconds=min(HEARTBEAT_SECONDS, lease / 4),
+        worker_memory_bytes=options.worker_memory,
     )
 
 

@@ -35,9 +35,21 @@ class MemoryGuard:
     Ray has such a guard, but it ends several processes at once and takes the scheduler for one of them.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, limit: int | None = None) -> None:
+        """``total`` is what the node has, ``limit`` what a single worker may have of it."""
         self._floor = max(_LEAST_FREE, min(_MOST_FREE, total // 20))
+        self.limit = limit
         self._again_at = self._complain_at = 0.0
+
+    def beyond_limit(self, workers: Iterable[Worker]) -> Worker | None:
+        """A worker that holds more than it may."""
+        for worker in workers if self.limit is not None else ():
+            if worker.process and worker.here and worker.tasks:
+                size = _memory_of(worker)
+                if self.limit is not None and size > self.limit:
+                    worker.memory_bytes = size
+                    return worker
+        return None
 
     def victim(self, workers: Iterable[Worker], now: float) -> Worker | None:
         """The worker furthest above what its step has reserved, when memory is short and it matters."""

@@ -11,8 +11,8 @@ from foldase_workflows.contracts.errors import UserError
 MAX_PLAN_BYTES = 16 * 1024
 MAX_KEY = 64
 
-HELD = "held_bytes"
-"""Set by us: what the process held when the plan was made."""
+HELD = "process_bytes"
+"""Set by us: what the process held when the plan was first told."""
 
 
 def checked_plan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class RayExecutor:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._crew = Crew(settings, secrets.token_hex(8), self._events.put)
         self._oom = OomCounter()
-        self._memory = MemoryGuard(this_machine().memory_bytes)
+        self._memory = MemoryGuard(this_machine().memory_bytes, settings.worker_memory_bytes)
         self._start_failures: dict[Kind, int] = {}
         self._on_fault = on_fault
         self._closed = threading.Event()
@@ -264,9 +264,12 @@ class RayExecutor:
                 self._silent(worker, now)
             else:
                 self._look_at_tasks(worker, now)
-        large = self._memory.victim(self.fleet.workers.values(), now)
-        if large is not None and large.state != "ending":
+        living = [worker for worker in self.fleet.workers.values() if worker.state != "ending"]
+        large = self._memory.victim(living, now)
+        if large is not None:
             self._end(large, "it was ended before it exhausted the node's memory", Cause.OOM_HOST)
+        elif (beyond := self._memory.beyond_limit(living)) is not None:
+            self._end(beyond, f"it held more than the {self._memory.limit:,} bytes it may", Cause.OOM_HOST)
         for recall in (*self.fleet.recalls(), *self.fleet.overdue()):
             self._crew.recall(recall.worker, recall.tasks, recall.last_batch)
         for stop in self.fleet.surplus(self._settings.idle_seconds):

@@ -128,6 +128,8 @@ class Supervisor:
         command = [sys.executable, "-m", "foldase.runtime.head", "--home", str(self._home)]
         command += ["--parent", str(os.getpid()), "--lease-seconds", str(options.lease_seconds)]
         command += ["--ray-address", options.ray_address]
+        if options.worker_memory is not None:
+            command += ["--worker-memory", f"{options.worker_memory}B"]
         for name, value in (("--cpus", options.cpus), ("--dashboard-port", options.dashboard_port)):
             if value is not None:
                 command += [name, str(value)]

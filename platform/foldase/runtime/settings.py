@@ -14,6 +14,8 @@ CLUSTER_VARIABLE = "FOLDASE_CLUSTER"
 WORKER_VARIABLE = "FOLDASE_WORKER"
 """Environment variables that mark our processes and what they start, so that all of them can be found."""
 
+WORKER_MEMORY_VARIABLE = "FOLDASE_WORKER_MEMORY"
+
 LEASE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 2.0
 
@@ -33,6 +35,8 @@ class RuntimeSettings:
         idle_seconds: a worker that has nothing to do for so long is ended.
         start_seconds: a worker that is not ready after so long counts as failed.
         view_seconds: how often the view of the cluster is written, where it changed.
+        worker_memory_bytes: a worker that holds more with all that it started is ended, as if the node had
+            no more; None for all that the node has.
     """
 
     home: Path
@@ -42,3 +46,4 @@ class RuntimeSettings:
     idle_seconds: float = 900.0
     start_seconds: float = 120.0
     view_seconds: float = 2.0
+    worker_memory_bytes: int | None = None

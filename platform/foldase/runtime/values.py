@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,23 @@ def cached_ports(model: type[BaseModel]) -> dict[str, Port]:
     return ports_of(model)
 
 
-def materialise(task: Task, ports: Mapping[str, Port], blobs: BlobStore, folder: Path) -> dict[str, Any]:
+Find = Callable[[Artifact], Path | None]
+"""Where an artifact lies that is not in the store; None for all others."""
+
+
+def materialise(
+    task: Task,
+    ports: Mapping[str, Port],
+    blobs: BlobStore,
+    folder: Path,
+    find: Find = lambda _: None,
+) -> dict[str, Any]:
     """The inputs of a task with each artifact put below ``folder`` and replaced by its path.
 
+    What ``find`` knows stays where it is.
+
     Raises:
-        BadInput: with code ``missing_file``, the bytes of an artifact are gone.
+        BadInput: with code ``missing_file``, the bytes of an artifact are gone; ``weights_changed``.
         Damaged: bytes of an artifact are not those that were stored.
     """
     values = dict(task.inputs)
@@ -44,7 +56,7 @@ def materialise(task: Task, ports: Mapping[str, Port], blobs: BlobStore, folder:
         if port is None or not port.type.is_artifact or value is None:
             continue
         try:
-            values[name] = _paths(value, blobs, folder / name)
+            values[name] = _paths(value, blobs, folder / name, find)
         except (NotFound, FileNotFoundError) as error:
             raise missing_input(error, name, task.step) from error
         except Damaged as error:
@@ -57,12 +69,14 @@ def materialise(task: Task, ports: Mapping[str, Port], blobs: BlobStore, folder:
     return values
 
 
-def _paths(value: Any, blobs: BlobStore, folder: Path) -> Any:
+def _paths(value: Any, blobs: BlobStore, folder: Path, find: Find) -> Any:
     if Artifact.is_json(value):
-        return blobs.materialise(Artifact.from_json(value), folder)
+        artifact = Artifact.from_json(value)
+        return find(artifact) or blobs.materialise(artifact, folder)
     if isinstance(value, list):
-        return [_paths(item, blobs, folder / str(index)) for index, item in enumerate(value)]
-    return value
+        return [_paths(item, blobs, folder / str(index), find) for index, item in enumerate(value)]
+    # A text would become a path: only what the platform stores or knows may.
+    raise BadInput(f"{value!r:.80} is no reference to an artifact", code="type")
 
 
 def validated(model: type[Ports], values: Mapping[str, Any], step: str) -> Ports:

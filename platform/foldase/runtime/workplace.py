@@ -19,6 +19,9 @@ from pathlib import Path
 from foldase.runtime.processes import ProcessId, alive, this_process
 from foldase.store.artifacts import BlobStore
 from foldase.store.logs import AttemptLogs
+from foldase.store.weights import TYPE as WEIGHTS
+from foldase.store.weights import find_weights
+from foldase_workflows.contracts.artifacts import Artifact
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class Workplace:
     def scratch(self) -> Path:
         """A folder of this process, beside the blobs so that results are moved and not copied."""
         return _made(self.home / "scratch" / this_process().mark)
+
+    def find(self, artifact: Artifact) -> Path | None:
+        """Where public weights lie; None for what is in the store. Raises ``BadInput`` if they changed."""
+        return find_weights(self.home, artifact) if artifact.type == WEIGHTS else None
 
     def new_scratch(self) -> Path:
         """A fresh, empty folder for one attempt."""

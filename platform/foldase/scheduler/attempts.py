@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from foldase.scheduler.cache import CacheDesk, Result
+from foldase.scheduler.corrections import ALL, Corrections, ratio_of
 from foldase.scheduler.executor import Executor, Failed, Progressed, Report, Started, Succeeded, Task, TaskId
 from foldase.scheduler.flow import Flow
 from foldase.scheduler.model import Run, Step
@@ -32,11 +33,19 @@ GRACE_SECONDS = 5.0
 class Attempts:
     """Opens and closes attempts of the steps in ``runs``."""
 
-    def __init__(self, runs: dict[str, Run], flow: Flow, desk: CacheDesk, executor: Executor) -> None:
+    def __init__(
+        self,
+        runs: dict[str, Run],
+        flow: Flow,
+        desk: CacheDesk,
+        executor: Executor,
+        corrections: Corrections,
+    ) -> None:
         self._runs = runs
         self._flow = flow
         self._desk = desk
         self._executor = executor
+        self._corrections = corrections
         self.running: dict[TaskId, Step] = {}
         self.to_stop: list[tuple[TaskId, float]] = []
 
@@ -65,8 +74,9 @@ class Attempts:
         step.progress = 0.0
         step.retry_at = None
         step.waiting_for = "a worker"
+        step.attempt_plan = None
         flow.move(step, "running")
-        flow.journal.attempt_opened(step, flow.moment)
+        flow.journal.attempt_opened(step, step.take_novelty(), flow.moment)
         self.running[step.task_id] = step
         return Task(
             run=step.run.id,
@@ -79,6 +89,7 @@ class Attempts:
             inputs=step.inputs,
             resources=step.resources,
             timeout_seconds=step.plan.timeout_seconds,
+            corrections=self._corrections.of(step.plan.uses),
         )
 
     def apply(self, reports: Iterable[Report], now: float) -> None:
@@ -155,6 +166,7 @@ class Attempts:
             step.message = storable(report.message)
         if report.fraction is not None or report.message is not None:
             journal.progress(step)
+        self._planned(step, report.plan)
         if report.log_offset is not None:
             journal.log(step, "log", report.log_offset)
         if report.metrics_offset is not None:
@@ -169,6 +181,7 @@ class Attempts:
             self._failed(step, Failed(*_names(step.task_id), Cause.USER_ERROR, problem))
             return
         self._closing(step, report)
+        self._learn(step, report.peak_memory_bytes, None)
         flow.journal.attempt_closed(
             step,
             "succeeded",
@@ -227,11 +240,27 @@ class Attempts:
             self._flow.journal.log(step, "log", report.log_offset)
         if report.metrics_offset:
             self._flow.journal.log(step, "metrics", report.metrics_offset)
+        self._planned(step, report.plan)
+
+    def _planned(self, step: Step, plan: Json | None) -> None:
+        if plan is not None and plan != step.attempt_plan:
+            step.attempt_plan = plan
+            self._flow.journal.plan(step, plan)
+
+    def _learn(self, step: Step, peak_memory_bytes: int, cause: Cause | None) -> None:
+        """See how far off the prediction of an attempt was that is over."""
+        ratio = ratio_of(step.attempt_plan, peak_memory_bytes, cause)
+        if ratio is None:
+            return
+        key = (step.attempt_plan or {}).get("key", ALL)
+        for name, ratios in self._corrections.learn(step.plan.uses, key, ratio).items():
+            self._flow.journal.correction(step.plan.uses, name, ratios, self._flow.moment)
 
     def _close(self, step: Step, state: str, cause: Cause, error: Json, report: Failed | None = None) -> None:
         known: Json = {"cause": str(cause), "error": dumps(error)}
         if report is not None:
             self._closing(step, report)
+            self._learn(step, report.peak_memory_bytes, cause)
             known |= {
                 "exit": report.exit,
                 "peak_memory_bytes": report.peak_memory_bytes,

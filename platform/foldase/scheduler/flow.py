@@ -157,10 +157,14 @@ class Flow:
         step.cache_policy = step.plan.cache
 
     def change_inputs(self, step: Step, inputs: Json) -> None:
-        """Give a step other inputs than before; steps that waited for the same work wait no longer."""
-        if step.cache_key is not None:
-            self._fresh += self._desk.release(step, step.cache_key)
+        """Give a step other inputs than before; steps that waited for the same work wait no longer.
+
+        Where the inputs change nothing in the identity of the result, it is still the same work.
+        """
+        before = step.cache_key
         self.set_inputs(step, inputs)
+        if before is not None and before != step.cache_key:
+            self._fresh += self._desk.release(step, before)
 
     def _expand(self, step: Step) -> None:
         """Make the items of a scattered step."""

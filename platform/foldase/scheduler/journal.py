@@ -11,7 +11,7 @@ from typing import Any
 from foldase.scheduler.model import Run, Step
 from foldase.store.commits import Changes
 from foldase.store.events import NewEvent
-from foldase.store.jsontext import dumps
+from foldase.store.jsontext import dumps, dumps_or_none
 from foldase_workflows.contracts.artifacts import Artifact
 
 Json = dict[str, Any]
@@ -31,6 +31,8 @@ class Journal:
         self._runs: dict[Run, None] = {}
         self._artifacts: dict[str, Artifact] = {}
         self._identities: dict[str, Json] = {}
+        self._corrections: dict[tuple[str, str], Json] = {}
+        self._plans: dict[tuple[Step, int], Json] = {}
         self._logs: dict[tuple[Step, str, int], int] = {}
 
     def step(self, step: Step) -> None:
@@ -53,8 +55,8 @@ class Journal:
             NewEvent("run.outputs", run.id, None, dumps({"outputs": run.outputs or {}}))
         )
 
-    def attempt_opened(self, step: Step, moment: int) -> None:
-        """A step was claimed."""
+    def attempt_opened(self, step: Step, changes: Json | None, moment: int) -> None:
+        """A step was claimed; ``changes`` says what is otherwise than in the attempt before."""
         self._changes.new_attempts.append(
             {
                 "run": step.run.id,
@@ -63,6 +65,7 @@ class Journal:
                 "fence": step.fence,
                 "state": "running",
                 "resources": dumps(step.resources.to_json()) if step.resources else None,
+                "changes": dumps_or_none(changes),
                 "log_bytes": 0,
                 "metrics_bytes": 0,
                 "archived": False,
@@ -106,6 +109,19 @@ class Journal:
         row["archived"] = state == "succeeded" and not (row["log_bytes"] or row["metrics_bytes"])
         self._changes.attempts.append(row)
 
+    def plan(self, step: Step, plan: Json) -> None:
+        """The present attempt told how it will fit."""
+        self._plans[step, step.attempt] = plan
+
+    def correction(self, operator: str, key: str, ratios: list[float], moment: int) -> None:
+        """How far off predictions were is known better now."""
+        self._corrections[operator, key] = {
+            "operator": operator,
+            "key": key,
+            "ratios": dumps(ratios),
+            "updated_at": moment,
+        }
+
     def log(self, step: Step, kind: str, offset: int) -> None:
         """The log or the metrics of the present attempt grew to ``offset`` bytes."""
         self._logs[step, kind, step.attempt] = offset
@@ -141,6 +157,12 @@ class Journal:
         changes = self._changes
         changes.identities += self._identities.values()
         changes.artifacts += self._artifacts.values()
+        changes.corrections += self._corrections.values()
+        for (step, attempt), plan in self._plans.items():
+            named = {"of_run": step.run.id, "of_step": step.id, "of_number": attempt}
+            changes.plans.append({**named, "plan": dumps(plan)})
+            data = dumps({"attempt": attempt, "predicted_peak_bytes": plan.get("predicted_peak_bytes")})
+            changes.events.append(NewEvent("step.plan", step.run.id, step.id, data))
         for step in self._steps:
             self._write_step(step)
         for step in self._progressed:

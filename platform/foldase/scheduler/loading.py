@@ -39,6 +39,7 @@ def _built(loaded: LoadedRun, registry: Registry) -> Run:
         if step.fence == attempt.fence:
             step.begun = attempt.started_at is not None
             step.claimed_at = attempt.started_at or attempt.claimed_at
+            step.attempt_plan = loads_or_none(attempt.plan)
     _connect(run)
     return run
 

@@ -151,6 +151,7 @@ class Step:
     saved: tuple[str, int] | None = None
     # Only in memory:
     identity: Identity | None = None
+    attempt_plan: Json | None = None
     begun: bool = False
     claimed_at: int = 0
     seen_at: float = 0.0
@@ -173,6 +174,13 @@ class Step:
     def rank(self) -> tuple[int, str, int, int]:
         """Who comes first: priority, then age of the run, then place in it."""
         return (-self.run.priority, self.run.id, self.position, self.item)
+
+    def take_novelty(self) -> Json | None:
+        """What the next attempt has otherwise than the last, told once: ``{name: [before, after]}``."""
+        changes = dict(self.changes or {})
+        novelty: Json | None = changes.pop("novelty", None)
+        self.changes = changes or None
+        return novelty
 
     @property
     def counted(self) -> bool:

@@ -13,6 +13,7 @@ import time
 from foldase.scheduler.attempts import Attempts
 from foldase.scheduler.cache import CacheDesk
 from foldase.scheduler.capacity import Capacity, ReadyQueue, shortfall
+from foldase.scheduler.corrections import Corrections
 from foldase.scheduler.executor import Executor, Report, Task
 from foldase.scheduler.flow import Flow, error_json
 from foldase.scheduler.journal import Journal
@@ -132,7 +133,8 @@ class Scheduler:
         self._runs: dict[str, Run] = {}
         self._desk = CacheDesk(self._store.blobs)
         self._flow = Flow(self._desk, self._admit)
-        self._attempts = Attempts(self._runs, self._flow, self._desk, self._executor)
+        corrections = Corrections(self._store.commits.corrections)
+        self._attempts = Attempts(self._runs, self._flow, self._desk, self._executor, corrections)
         self._queue = ReadyQueue()
         self._unsized: list[Step] = []
         self._delayed: list[tuple[float, int, Step]] = []
@@ -304,9 +306,12 @@ class Scheduler:
 
 
 def _resources(step: Step, hardware: Hardware) -> Resources:
-    """What an attempt reserves: what the document asks for, or what ``on_oom`` made of it."""
+    """What an attempt reserves: what the document asks for, or what running out of memory made of it."""
     assert step.inputs is not None
     wanted = step.plan.resources(step.inputs, hardware)
-    if step.changes:
-        wanted = Resources(cpu=step.changes["cpu"], memory_bytes=step.changes["memory_bytes"], gpu=wanted.gpu)
-    return wanted
+    changed = step.changes or {}
+    return Resources(
+        cpu=changed.get("cpu", wanted.cpu),
+        memory_bytes=changed.get("memory_bytes", wanted.memory_bytes),
+        gpu=wanted.gpu,
+    )

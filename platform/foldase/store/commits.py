@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Update, bindparam, delete, insert, or_, select, update
 
 from foldase.store import events, rows, schema
 from foldase.store.database import Database
 from foldase.store.events import NewEvent
-from foldase.store.jsontext import dumps
+from foldase.store.jsontext import dumps, loads
 from foldase.store.leases import Lease, check_and_renew
 from foldase.store.requests import record_artifacts
 from foldase.store.schema import TERMINAL
@@ -50,8 +50,9 @@ class Changes:
     """All that one tick writes.
 
     Rows are dictionaries of columns, JSON already as text. ``steps`` and ``progress`` carry ``of_run``,
-    ``of_step``, ``of_state`` and ``of_fence``, what the row must be before; ``attempts`` and ``begun``
-    carry ``of_run``, ``of_step`` and ``of_number``; ``runs`` carries ``of_run``; ``results`` ``of_key``.
+    ``of_step``, ``of_state`` and ``of_fence``, what the row must be before; ``attempts``, ``begun``
+    and ``plans`` carry ``of_run``, ``of_step`` and ``of_number``; ``runs`` carries ``of_run``; ``results``
+    ``of_key``. ``corrections`` replace what was under their operator and key.
     """
 
     new_steps: list[Row] = field(default_factory=list)
@@ -59,6 +60,8 @@ class Changes:
     progress: list[Row] = field(default_factory=list)
     new_attempts: list[Row] = field(default_factory=list)
     begun: list[Row] = field(default_factory=list)
+    plans: list[Row] = field(default_factory=list)
+    corrections: list[Row] = field(default_factory=list)
     attempts: list[Row] = field(default_factory=list)
     identities: list[Row] = field(default_factory=list)
     results: list[Row] = field(default_factory=list)
@@ -133,9 +136,12 @@ class Commits:
             _guarded(connection, _PROGRESS, changes.progress)
             _many(connection, _NEW_ATTEMPT, changes.new_attempts)
             _guarded(connection, _BEGUN, changes.begun)
+            _guarded(connection, _PLAN, changes.plans)
             _guarded(connection, _ATTEMPT, changes.attempts)
             _many(connection, _IDENTITY, changes.identities)
             _guarded(connection, _RESULT, changes.results)
+            _many(connection, _OLD_CORRECTION, [_of_correction(row) for row in changes.corrections])
+            _many(connection, _CORRECTION, changes.corrections)
             record_artifacts(connection, changes.artifacts, moment)
             _guarded(connection, _RUN, changes.runs)
             if changes.events:
@@ -215,6 +221,12 @@ class Commits:
                 ).scalar()
         return first, newest
 
+    def corrections(self) -> list[tuple[str, str, list[float]]]:
+        """Operator, key and ratios of all that is known of predictions."""
+        with self._database.read() as connection:
+            found = connection.execute(_CORRECTIONS).all()
+        return [(row.operator, row.key, loads(row.ratios)) for row in found]
+
     def cache(self) -> CacheConnection:
         """A :class:`CacheReader` for a ``with`` block."""
         return CacheConnection(self._database)
@@ -255,11 +267,16 @@ def _guarded(connection: Connection, statement: Any, values: list[Row]) -> None:
         raise Diverged("the database is not as this scheduler remembers it")
 
 
+def _of_correction(row: Row) -> Row:
+    return {"of_operator": row["operator"], "of_key": row["key"]}
+
+
 def _set(columns: Iterable[str]) -> dict[str, Any]:
     return {column: bindparam(column) for column in columns}
 
 
 _step, _attempt, _cache, _run = schema.step, schema.attempt, schema.cache_entry, schema.run
+_correction = schema.correction
 
 
 def _of_step() -> Update:
@@ -285,6 +302,7 @@ _STEP = _of_step().values(_set(STEP_COLUMNS))
 _PROGRESS = _of_step().values(_set(("progress", "message")))
 _NEW_ATTEMPT = insert(_attempt)
 _BEGUN = _of_attempt().values(_set(("worker", "node", "pid", "started_at")))
+_PLAN = _of_attempt().values(_set(("plan",)))
 _ATTEMPT = _of_attempt().values(
     _set(
         (
@@ -293,6 +311,11 @@ _ATTEMPT = _of_attempt().values(
         )
     )
 )  # fmt: skip
+_CORRECTIONS = select(_correction.c.operator, _correction.c.key, _correction.c.ratios)
+_OLD_CORRECTION = delete(_correction).where(
+    _correction.c.operator == bindparam("of_operator"), _correction.c.key == bindparam("of_key")
+)
+_CORRECTION = insert(_correction)
 _IDENTITY = insert(_cache)
 _RESULT = (
     update(_cache)

@@ -53,7 +53,9 @@ def identify(
 ) -> Identity:
     """The identity of the result of an operator for complete inputs.
 
-    Whole numbers given where a float is asked for count as floats, so that ``1`` and ``1.0`` are one value.
+    The operator's ``frugality`` is left out: it decides how much memory the work takes, and of the result no
+    more than the rounding. Whole numbers given where a float is asked for count as floats, so that ``1`` and
+    ``1.0`` are one value.
 
     Args:
         signature: of the operator.
@@ -66,6 +68,8 @@ def identify(
     parameters: Json = {}
     artifacts: Json = {}
     for name, value in inputs.items():
+        if name == signature.frugality:
+            continue
         port = signature.inputs.get(name)
         stripped, has_artifact = _content_of(_as_type(port.type, value) if port else value)
         text = canonical(stripped)

@@ -18,7 +18,7 @@ from foldase.store.clock import Clock, milliseconds
 from foldase.store.database import Database
 from foldase_workflows.contracts.errors import Conflict
 
-HEAD = "r0001"
+HEAD = "r0002"
 """The revision this version of foldase works with; a test compares it with the newest migration."""
 
 SCRIPTS = Path(__file__).parent / "migrations"

@@ -180,6 +180,8 @@ class Attempt:
     peak_memory_bytes: int | None = None
     cpu_seconds: float | None = None
     resources: Json | None = None
+    plan: Json | None = None
+    changes: Json | None = None
 
     def to_json(self) -> Json:
         """An entry of StepDetail's ``attempts``."""
@@ -197,6 +199,8 @@ class Attempt:
             "peak_memory_bytes": self.peak_memory_bytes,
             "cpu_seconds": self.cpu_seconds,
             "resources": self.resources,
+            "plan": self.plan,
+            "changes": self.changes,
         }
 
 

@@ -116,6 +116,8 @@ def attempt(row: Any) -> Attempt:
         peak_memory_bytes=row.peak_memory_bytes,
         cpu_seconds=row.cpu_seconds,
         resources=loads_or_none(row.resources),
+        plan=loads_or_none(row.plan),
+        changes=loads_or_none(row.changes),
     )
 
 

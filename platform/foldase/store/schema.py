@@ -180,6 +180,8 @@ attempt = Table(
     Column("cause", String(16)),
     Column("error", Text),
     Column("resources", Text),
+    Column("plan", Text),
+    Column("changes", Text),
     Column("worker", Text),
     Column("node", Text),
     Column("pid", Integer),
@@ -220,6 +222,15 @@ cache_entry = Table(
     Column("step", Text),
     Column("created_at", BigInteger, nullable=False),
     Index(None, "run"),
+)
+
+correction = Table(
+    "correction",
+    metadata,
+    Column("operator", Text, primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("ratios", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
 )
 
 event = Table(

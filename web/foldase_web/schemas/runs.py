@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from foldase_web.problems import Place
 from foldase_web.schemas.artifacts import Artifact
@@ -89,6 +89,18 @@ class RunPage(Answer):
     next: str | None = Field(None, description="cursor of the next page")
 
 
+class AttemptPlan(Answer):
+    """How an attempt meant to fit into memory; further fields are the operator's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    predicted_peak_bytes: int | None = Field(None, description="above what its process held before")
+    measured_peak_bytes: int | None = Field(None, description="the same, as the operator counted it")
+    process_bytes: int | None = Field(None, description="what its process held when the plan was made")
+    correction: float | None = Field(None, description="measured over predicted of earlier attempts, applied")
+    key: str | None = Field(None, description="what the error of the prediction depends on")
+
+
 class Attempt(Answer):
     """One try of a step."""
 
@@ -105,6 +117,10 @@ class Attempt(Answer):
     peak_memory_bytes: int | None = None
     cpu_seconds: float | None = None
     resources: dict[str, Any] | None = None
+    plan: AttemptPlan | None = Field(None, description="how it meant to fit into memory, as it told itself")
+    changes: dict[str, list[Any]] | None = Field(
+        None, description="what is otherwise than in the attempt before: name to `[before, after]`"
+    )
 
 
 class Estimate(Answer):

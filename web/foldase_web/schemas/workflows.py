@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,27 @@ class Operators(Answer):
     """All operators of this installation."""
 
     items: list[Operator]
+
+
+class Weights(Answer):
+    """Weights that an input of type `weights` may name."""
+
+    name: str
+    kind: str | None = Field(None, description="of model, by its `config.json`")
+    size: int = Field(description="in bytes, of all files")
+    state: Literal["ready", "reading", "waiting", "refused"] = Field(
+        description="whether they can be used: `waiting` and `reading` become `ready` by themselves"
+    )
+    digest: str | None = Field(None, description="of all files; part of the identity of results")
+    progress: float = Field(0.0, description="0 to 1, how much was read to find the digest")
+    error: Fault | None = Field(None, description="why they are refused")
+
+
+class WeightsList(Answer):
+    """All weights by name."""
+
+    items: list[Weights]
+    configured: bool = Field(description="whether the platform was started with a folder of weights")
 
 
 class WorkflowSummary(Answer):

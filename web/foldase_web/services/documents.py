@@ -9,6 +9,7 @@ from typing import Any
 from foldase.store import Store, identify
 from foldase_web.context import Services
 from foldase_web.schemas.runs import Submitted
+from foldase_web.services.weights import with_weights
 from foldase_workflows.contracts.artifacts import ARTIFACT_KEY, Artifact, artifacts_in
 from foldase_workflows.contracts.errors import DocumentError, DocumentErrors, Location, NotFound, TooLarge
 from foldase_workflows.contracts.operator import Gpu, Hardware
@@ -85,13 +86,18 @@ def check_length(text: str, limit_bytes: int) -> None:
         raise TooLarge(message, code="body_too_large", hint="give data as files, not in the document")
 
 
-def resolve(services: Services, request: Submitted) -> tuple[str, CheckedWorkflow, dict[str, Any]]:
+def resolve(
+    services: Services, request: Submitted, *, to_run: bool = True
+) -> tuple[str, CheckedWorkflow, dict[str, Any]]:
     """The text, the checked workflow and the bound inputs of a request.
+
+    Weights that are being read for the first time keep their name, unless the inputs are ``to_run`` with.
 
     Raises:
         DocumentErrors: the document or its inputs are wrong; all faults with their places.
         NotFound: ``unknown_workflow``, the catalog has none of that name.
         TooLarge: the text is over the limit.
+        Unavailable: ``weights_not_ready``.
     """
     if request.source is not None:
         text, file = request.source, request.file or TEXT_NAME
@@ -106,7 +112,8 @@ def resolve(services: Services, request: Submitted) -> tuple[str, CheckedWorkflo
             raise DocumentError(error.message, code=error.code, location=place, hint=error.hint) from None
         text, file = entry.source, entry.path.name
     checked = check(load_workflow(text, file=file), services.registry)
-    return text, checked, bind_inputs(checked, known_artifacts(services.store, request.inputs))
+    bound = bind_inputs(checked, known_artifacts(services, request.inputs))
+    return text, checked, with_weights(services.weights, checked.input_types, bound, wait=to_run)
 
 
 def plan_run(services: Services, request: Submitted) -> Plan:
@@ -116,7 +123,7 @@ def plan_run(services: Services, request: Submitted) -> Plan:
         DocumentErrors: ``unsatisfiable_resources``, where the cluster is known.
         BadInput: an expression fails with these inputs.
     """
-    _, checked, inputs = resolve(services, request)
+    _, checked, inputs = resolve(services, request, to_run=False)
     registry, store = services.registry, services.store
 
     def probe(uses: str, complete: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -138,7 +145,7 @@ def largest_node(store: Store) -> Hardware | None:
     return Hardware(float(found["cpus"]), int(found["memory_bytes"]), gpus)
 
 
-def known_artifacts(store: Store, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def known_artifacts(services: Services, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The same inputs, with every reference replaced by what the store knows of it.
 
     A client names bytes by their digest; size and kind are never taken from it.
@@ -147,35 +154,39 @@ def known_artifacts(store: Store, inputs: Mapping[str, Any]) -> dict[str, Any]:
         DocumentErrors: ``unknown_artifact`` or ``missing_file``, with the path of the input.
     """
     faults: list[DocumentError] = []
-    known = {name: _known(store, value, f"inputs.{name}", faults) for name, value in inputs.items()}
+    known = {name: _known(services, value, f"inputs.{name}", faults) for name, value in inputs.items()}
     if faults:
         raise DocumentErrors(faults)
     return known
 
 
-def _known(store: Store, value: Any, path: str, faults: list[DocumentError]) -> Any:
+def _known(services: Services, value: Any, path: str, faults: list[DocumentError]) -> Any:
     if Artifact.is_json(value):
         try:
-            return _stored(store, value[ARTIFACT_KEY], path).to_json()
+            return _stored(services, value[ARTIFACT_KEY], path).to_json()
         except DocumentError as fault:
             faults.append(fault)
             return value
     if isinstance(value, dict):
-        return {name: _known(store, item, f"{path}.{name}", faults) for name, item in value.items()}
+        return {name: _known(services, item, f"{path}.{name}", faults) for name, item in value.items()}
     if isinstance(value, list):
-        return [_known(store, item, f"{path}.{index}", faults) for index, item in enumerate(value)]
+        return [_known(services, item, f"{path}.{index}", faults) for index, item in enumerate(value)]
     return value
 
 
-def _stored(store: Store, given: object, path: str) -> Artifact:
+def _stored(services: Services, given: object, path: str) -> Artifact:
     """The artifact that a reference names, or the fault."""
-    location = Location(path=path)
+    store, location = services.store, Location(path=path)
     digest = given.get("digest") if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(digest, str):
         raise DocumentError("the reference to a file has no digest", code="type", location=location)
     try:
         stored = store.queries.artifact(digest)
     except NotFound:
+        # Weights are known by name, and a run made again gives back what became of the name.
+        weights = services.weights.by_digest(digest)
+        if weights is not None:
+            return weights
         raise DocumentError(
             f"nothing is stored under {digest[:80]}",
             code="unknown_artifact",

@@ -1,5 +1,5 @@
 /** Complete objects of the API for tests, with only what matters spelled out. */
-import type { Port, Run, StepSummary } from "@/api/types";
+import type { Attempt, Port, Run, StepSummary } from "@/api/types";
 
 export function makeStep(id: string, rest: Partial<StepSummary> = {}): StepSummary {
   return {
@@ -49,4 +49,37 @@ export function makeRun(steps: StepSummary[], rest: Partial<Run> = {}): Run {
 
 export function makePort(name: string, type: string, rest: Partial<Port> = {}): Port {
   return { name, type, required: false, default: null, help: "", choices: null, limits: null, ...rest };
+}
+
+export function makeAttempt(rest: Partial<Attempt> = {}): Attempt {
+  return {
+    number: 1,
+    state: "succeeded",
+    cause: null,
+    error: null,
+    started_at: null,
+    finished_at: null,
+    worker: null,
+    node: null,
+    pid: null,
+    exit: null,
+    peak_memory_bytes: null,
+    cpu_seconds: null,
+    resources: null,
+    plan: null,
+    changes: null,
+    ...rest,
+  };
+}
+
+/** A plan with its own fields beside those of every plan. */
+export function makePlan(own: Record<string, unknown>): Attempt["plan"] {
+  const known = {
+    predicted_peak_bytes: null,
+    measured_peak_bytes: null,
+    process_bytes: null,
+    correction: null,
+    key: null,
+  };
+  return { ...known, ...own };
 }

@@ -30,6 +30,7 @@ describe("readInputs", () => {
     expect(read("json", '{"a": [1]}')).toEqual({ a: [1] });
     expect(read("fasta", FILE)).toEqual({ $artifact: FILE });
     expect(read("list[fasta]", [FILE, FILE])).toEqual([{ $artifact: FILE }, { $artifact: FILE }]);
+    expect(read("weights", "esmfold_v1")).toBe("esmfold_v1");
     expect(read("text", '"mean_field"', { choices: ["mean_field", "plm"] })).toBe("mean_field");
   });
 
@@ -88,6 +89,15 @@ describe("initialValues", () => {
     ];
     const inputs = { n: 7, way: "b", seeds: [4, 5], file: { $artifact: FILE }, extra: { k: 1 } };
     expect(readInputs(ports, initialValues(ports, inputs))).toEqual({ inputs, errors: {} });
+  });
+});
+
+describe("weights of an earlier run", () => {
+  it("are chosen by their name again", () => {
+    const port = makePort("weights", "weights", { required: true });
+    const weights = { $artifact: { ...FILE, type: "weights", name: "esmfold_v1" } };
+    expect(initialValues([port], { weights })).toEqual({ weights: "esmfold_v1" });
+    expect(readInputs([port], { weights: "" }).errors).toEqual({ weights: "Choose weights." });
   });
 });
 

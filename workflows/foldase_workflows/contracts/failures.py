@@ -19,6 +19,8 @@ class Cause(StrEnum):
     INFRASTRUCTURE = "infrastructure"
 
 
+OUT_OF_MEMORY = frozenset({Cause.OOM_HOST, Cause.OOM_GPU})
+
 RETRYABLE_BY_REQUEST = frozenset(
     {Cause.OOM_HOST, Cause.OOM_GPU, Cause.TIMEOUT, Cause.USER_ERROR, Cause.INFRASTRUCTURE}
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from foldase_workflows.contracts.artifacts import ARTIFACT_KEY, Artifact
 from foldase_workflows.contracts.types import PortType, Storage, parse_type
+from foldase_workflows.contracts.weights import is_weights_name
 from foldase_workflows.spec.document.characters import first_unstorable, name_of
 from foldase_workflows.spec.faults import Path, did_you_mean, show
 from foldase_workflows.spec.limits import INT_MAX, INT_MIN, MAX_DEPTH, MAX_NODES, MAX_TEXT
@@ -148,7 +149,14 @@ class _Conformer:
             self.refuse(path, "length_range", message, f"give at most {high:g} {unit}")
 
     def _artifact(self, value: Any, kind: PortType, path: Path) -> Any:
+        if kind.name == "weights" and isinstance(value, str):
+            self._weights_name(value, path)
+            return value
         if not Artifact.is_json(value):
+            if kind.name == "weights":
+                message = f"the name of weights is wanted, got {show(value)}"
+                self.refuse(path, "type", message, "`foldase weights` lists them")
+                return value
             hint = "the command line uploads a path by itself; through the API, upload the file first"
             self.refuse(path, "type", f"a file of type {kind} is wanted, got {show(value)}", hint)
             return value
@@ -164,6 +172,12 @@ class _Conformer:
                 path, "type", f"a file of type {kind} is wanted, got one of type {given}", "upload another"
             )
         return value
+
+    def _weights_name(self, name: str, path: Path) -> None:
+        """Of the name only the form; whether there are such weights is for the platform to say."""
+        if not is_weights_name(name):
+            hint = "give a name that `foldase weights` lists; the administrator chose the folder"
+            self.refuse(path, "bad_weights_name", f"{show(name)} is no name of weights", hint)
 
     def _anything(self, value: Any, kind: PortType, path: Path) -> Any:
         if kind.name == "json" and not isinstance(value, dict):

@@ -42,7 +42,7 @@ def check_declarations(document: WorkflowDocument, faults: Faults) -> None:
         _check_limits(spec, kind, path, faults)
         if spec.default is None:
             continue
-        if kind.is_artifact:
+        if kind.is_artifact and kind.name != "weights":
             message = f"an input of type {kind} cannot have a default"
             faults.add(
                 "type", message, (*path, "default"), hint="leave it out, or write null to make it optional"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foldase_workflows.contracts.artifacts import Artifact
-from foldase_workflows.contracts.failures import Cause
+from foldase_workflows.contracts.failures import OUT_OF_MEMORY, Cause
 from foldase_workflows.contracts.operator import Estimate, Hardware, Operator, Resources
 from foldase_workflows.contracts.types import PortType
 from foldase_workflows.spec import quantities
@@ -25,12 +25,17 @@ _ESTIMATE_FAULTS = (LookupError, TypeError, ValueError, ArithmeticError, Attribu
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """When and how an attempt is repeated. ``max`` counts further attempts after the first."""
+    """When and how an attempt is repeated. ``max`` counts further attempts after the first.
+
+    ``frugal`` is whether an operator that can save memory may be tried again with less when it ran out;
+    those attempts do not count.
+    """
 
     max: int = 0
     backoff: tuple[float, float] = (5.0, 120.0)
     on: frozenset[Cause] = _DEFAULT_CAUSES
     on_oom: tuple[tuple[str, Factor], ...] = ()
+    frugal: bool = True
 
     def wait_seconds(self, failures: int) -> float:
         """How long to wait after so many failures: the first wait, doubled each time, up to the longest."""
@@ -195,6 +200,7 @@ def retry_of(step: StepSpec, defaults: DefaultsSpec | None) -> Retry:
         backoff=quantities.parse_duration_range(pick("backoff")),
         on=frozenset(causes),
         on_oom=tuple((target, quantities.parse_factor(text)) for target, text in on_oom.items()),
+        frugal=pick("max") > 0 and causes.issuperset(OUT_OF_MEMORY),
     )
 
 

@@ -45,7 +45,14 @@ def schema(
     return documents.schema(kind.value, as_json=as_json)
 
 
+def weights(home: Home = None, as_json: AsJson = False) -> int:
+    """List the public weights that workflows may name."""
+    from foldase.cli.weights import weights as run
+
+    return run(home, as_json=as_json)
+
+
 def declare(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (lint, plan, schema):
+    for command in (lint, plan, schema, weights):
         app.command()(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,13 +25,30 @@ def up(
     ray: Annotated[
         bool, typer.Option("--ray/--no-ray", help="run steps on Ray, or in threads of one process")
     ] = True,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of public weights: each folder below it is a name that workflows may use",
+            envvar="FOLDASE_WEIGHTS",
+            metavar="DIR",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", hidden=True)] = False,
     as_json: AsJson = False,
 ) -> int:
     """Start the platform: the page answers at once, the cluster starts behind it."""
     from foldase.cli.up import up as run
 
-    return run(home, port, background=background, open_page=open_page, ray=ray, quiet=quiet, as_json=as_json)
+    return run(
+        home,
+        port,
+        background=background,
+        open_page=open_page,
+        ray=ray,
+        weights=weights,
+        quiet=quiet,
+        as_json=as_json,
+    )
 
 
 def down(home: Home = None, as_json: AsJson = False) -> int:

@@ -95,6 +95,14 @@ export function runArtifactsQuery(id: string) {
   });
 }
 
+/** The public weights there are; asked for again while some of them are being read for the first time. */
+export const weightsQuery = queryOptions({
+  queryKey: ["weights"],
+  queryFn: () => unwrap(api.GET("/api/v1/weights")),
+  refetchInterval: (query) =>
+    query.state.data?.items.some(({ state }) => state === "waiting" || state === "reading") ? 1_000 : 30_000,
+});
+
 export const workflowsQuery = queryOptions({
   queryKey: ["workflows"],
   queryFn: () => unwrap(api.GET("/api/v1/workflows")),

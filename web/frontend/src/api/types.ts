@@ -5,6 +5,7 @@ type Schemas = components["schemas"];
 
 export type Artifact = Schemas["Artifact"];
 export type ArtifactDetail = Schemas["ArtifactDetail"];
+export type Attempt = Schemas["Attempt"];
 export type Cluster = Schemas["Cluster"];
 export type ClusterState = Schemas["ClusterHealth"];
 export type CheckAnswer = Schemas["CheckAnswer"];
@@ -25,6 +26,7 @@ export type RunSummary = Schemas["RunSummary"];
 export type StepDetail = Schemas["StepDetail"];
 export type StepState = Schemas["StepSummary"]["state"];
 export type StepSummary = Schemas["StepSummary"];
+export type Weights = Schemas["Weights"];
 export type Why = Schemas["Why"];
 export type WorkflowDetail = Schemas["Workflow"];
 

@@ -18,6 +18,7 @@ export const EVENT_KINDS = [
   "run.outputs",
   "step.state",
   "step.progress",
+  "step.plan",
   "step.log",
   "step.metrics",
   "cluster.state",

@@ -11,6 +11,9 @@ export interface RunFeed {
   growth: ReadonlyMap<string, Growth>;
 }
 
+/** Events that change what the record of a step says. */
+const DETAILS: ReadonlySet<string> = new Set(["step.state", "step.plan"]);
+
 const NO_GROWTH: ReadonlyMap<string, Growth> = new Map();
 
 /**
@@ -35,9 +38,7 @@ export function useRunFeed(id: string, finished: boolean): RunFeed {
       refreshDetails(events);
     };
     const refreshDetails = (events: FeedEvent[]) => {
-      const changed = new Set(
-        events.filter((event) => event.kind === "step.state").map((event) => event.data.step),
-      );
+      const changed = new Set(events.filter(({ kind }) => DETAILS.has(kind)).map((event) => event.data.step));
       for (const step of changed) if (step) void client.invalidateQueries({ queryKey: keys.step(id, step) });
       if (events.some((event) => event.kind === "run.outputs" || isStepSuccess(event))) {
         void client.invalidateQueries({ queryKey: keys.runArtifacts(id) });

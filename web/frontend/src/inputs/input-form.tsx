@@ -4,6 +4,7 @@ import { FileField } from "./file-field";
 import classes from "./inputs.module.css";
 import { BoolField, ChoiceField, TextField } from "./scalar-fields";
 import { isFileType, isTreeType, itemType, type RawValue, type RawValues } from "./types";
+import { WeightsField } from "./weights-field";
 
 export interface FieldProps {
   port: Port;
@@ -49,6 +50,7 @@ function Field(props: FieldProps) {
   const { port } = props;
   const single = itemType(port.type) ?? port.type;
   if (isFileType(single)) return <FileField {...props} />;
+  if (port.type === "weights") return <WeightsField {...props} />;
   if (isTreeType(single)) return <ArtifactField {...props} />;
   if (port.choices?.length) return <ChoiceField {...props} />;
   if (port.type === "bool") return <BoolField {...props} />;

@@ -17,8 +17,7 @@ export function readInputs(ports: readonly Port[], raw: RawValues): Reading {
     try {
       const value = readField(port, raw[port.name] ?? null);
       if (value === undefined) {
-        if (port.required)
-          reading.errors[port.name] = isUploaded(port.type) ? "Add a file." : "Fill this in.";
+        if (port.required) reading.errors[port.name] = missing(port.type);
       } else if (port.required || !sameJson(value, port.default)) {
         reading.inputs[port.name] = value;
       }
@@ -35,6 +34,11 @@ export function initialValues(ports: readonly Port[], inputs: Record<string, unk
   return Object.fromEntries(
     ports.map((port) => [port.name, toRaw(port, port.name in inputs ? inputs[port.name] : port.default)]),
   );
+}
+
+function missing(type: string): string {
+  if (type === "weights") return "Choose weights.";
+  return isUploaded(type) ? "Add a file." : "Fill this in.";
 }
 
 function isUploaded(type: string): boolean {
@@ -56,6 +60,8 @@ function toRaw(port: Port, value: unknown): RawValue {
 }
 
 function toText(type: string, value: unknown): string {
+  // An earlier run holds what became of the name of its weights.
+  if (type === "weights" && isArtifactValue(value)) return value.$artifact.name;
   return type === "json" || type === "any" || typeof value === "object"
     ? JSON.stringify(value)
     : String(value);

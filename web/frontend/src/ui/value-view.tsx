@@ -4,13 +4,17 @@ import { CopyButton } from "./copy";
 import { formatBytes, formatValue, shortDigest } from "./format";
 import classes from "./value-view.module.css";
 
-/** An artifact as a download link, with its size and digest. */
+/** An artifact as a download link, with its size and digest; public weights stay where they are. */
 export function ArtifactLink({ artifact }: { artifact: Artifact }) {
   return (
     <span className={classes.artifact}>
-      <a href={contentUrl(artifact.digest)} download={artifact.name}>
-        {artifact.name}
-      </a>
+      {artifact.type === "weights" ? (
+        <span>{artifact.name}</span>
+      ) : (
+        <a href={contentUrl(artifact.digest)} download={artifact.name}>
+          {artifact.name}
+        </a>
+      )}
       <span className="muted">
         {artifact.type}, {formatBytes(artifact.size)}
       </span>
