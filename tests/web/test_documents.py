@@ -22,7 +22,8 @@ def check(client: httpx.Client, source: str, **fields: object) -> dict[str, obje
 
 def test_operators_with_their_ports(client: httpx.Client) -> None:
     items = client.get(f"{API}/operators").json()["items"]
-    assert [item["reference"] for item in items] == ["web.add@1", "web.count@1", "web.greedy@1", "web.wait@1"]
+    names = [item["reference"] for item in items]
+    assert names == ["web.add@1", "web.count@1", "web.greedy@1", "web.wait@1", "web.weigh@1"]
     ports = {port["name"]: port for port in items[0]["inputs"]}
     assert ports["a"]["required"] is True
     assert ports["b"] == {

@@ -51,6 +51,7 @@ EXPECTED = {
     "GET /artifacts/{digest}/attributes",
     "GET /artifacts/{digest}/attributes/{path}",
     "GET /operators",
+    "GET /weights",
     "GET /workflows",
     "GET /workflows/{name}",
     "GET /schema/workflow-1.json",
