@@ -94,7 +94,8 @@ def write_predictions(tree: Path, predictions: list[Prediction], method: str) ->
     writer = PredictionsWriter(tree)
     for prediction in predictions:
         writer.add(prediction)
-    writer.complete(method=method, contact_cutoff=11.0, min_separation=4)
+    attributes = {"handedness": "arbitrary"}
+    writer.complete(method=method, contact_cutoff=11.0, min_separation=4, attributes=attributes)
 
 
 class QuickPredict(PredictContacts):

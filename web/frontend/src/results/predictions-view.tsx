@@ -18,6 +18,8 @@ interface PredictionsAttributes {
   contact_cutoff?: number;
   min_separation?: number;
   method?: string;
+  /** Set where the mirror image of a structure explains the predictions as well. */
+  handedness?: string;
   complete?: boolean;
 }
 
@@ -106,6 +108,7 @@ function Targets({ shown, structures, scores, picker }: TargetsProps) {
         cutoff={attributes.contact_cutoff ?? null}
         minSeparation={attributes.min_separation ?? 1}
         method={attributes.method ?? null}
+        eitherHand={attributes.handedness !== undefined}
         structures={structures?.artifact ?? null}
         scores={scores}
       />

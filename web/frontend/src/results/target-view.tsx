@@ -25,6 +25,8 @@ interface TargetViewProps {
   cutoff: number | null;
   minSeparation: number;
   method: string | null;
+  /** Whether the mirror image of a structure explains the predictions as well. */
+  eitherHand: boolean;
   structures: Artifact | null;
   scores: ReactNode;
 }
@@ -52,7 +54,7 @@ export function TargetView(props: TargetViewProps) {
 }
 
 function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo }) {
-  const { digest, target, cutoff, minSeparation, method, structures, scores } = props;
+  const { digest, target, cutoff, minSeparation, method, eitherHand, structures, scores } = props;
   const has = (name: string) => group.arrays.some((array) => array.name === name);
   const attributes = group.attributes as TargetAttributes;
   const sequence = attributes.sequence ?? null;
@@ -90,7 +92,7 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
       <div className={classes.pair}>
         <ContactPanel map={map} sequence={sequence} cutoff={cutoff} selection={selection} onSelect={select} />
         {structures ? (
-          <StructurePanel target={target} structures={structures} ranges={ranges} />
+          <StructurePanel target={target} structures={structures} ranges={ranges} eitherHand={eitherHand} />
         ) : (
           <div className={classes.target}>
             {contacts}
@@ -154,9 +156,10 @@ interface StructurePanelProps {
   target: string;
   structures: Artifact;
   ranges: { from: number; to: number }[];
+  eitherHand: boolean;
 }
 
-function StructurePanel({ target, structures, ranges }: StructurePanelProps) {
+function StructurePanel({ target, structures, ranges, eitherHand }: StructurePanelProps) {
   const tree = useQuery(artifactQuery(structures.digest));
   const file = `${target}.cif`;
   const exists = tree.data?.files?.some((one) => one.path === file);
@@ -180,10 +183,12 @@ function StructurePanel({ target, structures, ranges }: StructurePanelProps) {
       {tree.isPending && <LoadingLines lines={6} what="the structure" />}
       {exists && <StructureView digest={structures.digest} file={file} ranges={ranges} />}
       <BandLegend />
-      <p className={classes.note}>
-        A trace of C-alpha atoms, made from predicted contacts. Contacts know no handedness: the true fold may
-        be the mirror image of what is shown.
-      </p>
+      {eitherHand && (
+        <p className={classes.note}>
+          A trace of C-alpha atoms, made from predicted contacts. Contacts know no handedness: the true fold
+          may be the mirror image of what is shown.
+        </p>
+      )}
     </Panel>
   );
 }
