@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from foldase_kernels.scratch import scaled
 from foldase_models.folding.esm2.config import Esm2Config
 
 GROUP = 32 * 2**20
-"""Bytes of attention that the contact head looks at together."""
+"""Bytes of attention that the contact head looks at together, scaled as ``row_groups.working_set`` says."""
 
 
 class LanguageHead(nn.Module):
@@ -62,7 +63,7 @@ class ContactSum:
         heads = q.shape[2]
         weights = self._weights[layer * heads : (layer + 1) * heads]
         size = q.shape[0] * q.shape[1] ** 2 * self._logits.element_size()
-        step = max(1, GROUP // size)
+        step = max(1, scaled(GROUP) // size)
         for first in range(0, heads, step):
             part = slice(first, first + step)
             self._add_heads(weights[part], q[:, :, part], k[:, :, part])
@@ -75,7 +76,7 @@ class ContactSum:
         of_rows = self._logits.new_zeros(batch, heads, length - 2)
         of_columns = torch.zeros_like(of_rows)
         row = batch * heads * length * self._logits.element_size()
-        step = max(1, GROUP // row)
+        step = max(1, scaled(GROUP) // row)
         for first in range(0, length - 2, step):
             rows = slice(first, min(first + step, length - 2))
             scores = q[:, :, rows] @ keys
@@ -88,8 +89,8 @@ class ContactSum:
             of_columns += maps.sum(-2)
         sums = of_rows + of_columns
         # Half of the product: it is symmetric, and the sum of maps is symmetrised at the end.
-        scaled = sums * (weights[:, None] / (2 * sums.sum(-1, keepdim=True)))
-        self._logits.baddbmm_(scaled.mT, sums, alpha=-1)
+        shares = sums * (weights[:, None] / (2 * sums.sum(-1, keepdim=True)))
+        self._logits.baddbmm_(shares.mT, sums, alpha=-1)
 
     def probabilities(self) -> torch.Tensor:
         """Of contact, ``[B, N, N]``, symmetric."""

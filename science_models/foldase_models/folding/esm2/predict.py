@@ -10,6 +10,7 @@ from foldase_models.folding.esm2.features import tokenize
 from foldase_models.folding.esm2.heads import ContactSum
 from foldase_models.folding.esm2.model import Esm2, Esm2Encoder
 from foldase_models.folding.options import ForwardOptions
+from foldase_models.layers.row_groups import working_set
 
 
 @torch.no_grad()
@@ -32,7 +33,9 @@ def contact_probabilities(
     if mask is not None:
         residues &= mask
     contacts = ContactSum(encoder.contact_head, residues, mask)
-    encoder(tokens, mask, watch=contacts.add, options=options)
+    options = options or ForwardOptions()
+    with working_set(options.group_bytes):
+        encoder(tokens, mask, watch=contacts.add, options=options)
     return contacts.probabilities()
 
 

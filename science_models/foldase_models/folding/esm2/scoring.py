@@ -17,6 +17,7 @@ from foldase_models.errors import ModelError
 from foldase_models.folding.esm2.features import AMINO_ACIDS, letter_ids, tokenize
 from foldase_models.folding.esm2.model import Esm2
 from foldase_models.folding.options import ForwardOptions
+from foldase_models.layers.row_groups import working_set
 
 Method = Literal["masked", "wild-type"]
 TOKENS_PER_BATCH = 4096
@@ -173,6 +174,7 @@ def _masked_passes(
         raise ModelError(
             "the checkpoint has no language head", code="wrong_model", hint="give one of EsmForMaskedLM"
         )
+    options = options or ForwardOptions()
     device = model.lm_head.bias.device
     ids = torch.from_numpy(tokenize([sequence], model.config).ids[0])
     size = max(1, TOKENS_PER_BATCH // len(ids))
@@ -181,7 +183,8 @@ def _masked_passes(
         tokens = ids.repeat(len(group), 1)
         for row, places in enumerate(group):
             tokens[row, torch.from_numpy(places) + 1] = model.config.mask_token_id
-        states = model.esm(tokens.to(device), options=options).last
+        with working_set(options.group_bytes):
+            states = model.esm(tokens.to(device), options=options).last
         for row, places in enumerate(group):
             asked = np.arange(len(sequence)) if everywhere else places
             logits = model.lm_head(states[row, torch.from_numpy(asked).to(device) + 1])
