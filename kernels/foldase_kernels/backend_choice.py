@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import torch
 
+from foldase_kernels.preferred import wished
 from foldase_kernels.triton_support import is_available
 
 _log = logging.getLogger("foldase_kernels")
@@ -45,11 +46,12 @@ def chosen_backend(
     *,
     suits_triton: bool = False,
 ) -> str:
-    """The backend that runs: the one asked for, or that of :func:`automatic`.
+    """The backend that runs: the one asked for, the one wished for, or that of :func:`automatic`.
 
     Raises:
         ValueError: the backend does not exist, or not for this device.
     """
+    asked = wished(asked, available)
     if asked == "auto":
         return automatic(operation, device, suits_triton=suits_triton)
     if asked not in available:

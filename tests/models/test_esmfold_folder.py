@@ -146,7 +146,7 @@ def test_padding_changes_nothing(model):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{"group_bytes": 2**9}, {"inplace": False}])
+@pytest.mark.parametrize("options", [{"group_bytes": 2**9}, {"inplace": False}, {"backend": "reference"}])
 def test_chunks_and_memory_change_nothing(model, options):
     aatype = torch.randint(0, 21, (2, 11), generator=torch.Generator().manual_seed(0))
     mask = torch.arange(11) < torch.tensor([11, 7])[:, None]
@@ -155,6 +155,11 @@ def test_chunks_and_memory_change_nothing(model, options):
     assert (found.s - wanted.s).norm() <= CLOSE * wanted.s.norm()
     assert (found.z - wanted.z).norm() <= CLOSE * wanted.z.norm()
     assert (found.structure.positions - wanted.structure.positions).abs().max() <= POSITIONS
+
+
+def test_a_backend_that_cannot_run_here_is_told(model):
+    with pytest.raises(ValueError, match="cuda"):
+        model(torch.zeros(1, 4, dtype=torch.long), recycles=0, options=ForwardOptions(backend="cuda"))
 
 
 def test_recycling_ends_early_where_nothing_moves(folder):

@@ -7,9 +7,10 @@ from typing import Literal, overload
 
 import torch
 
-from foldase_kernels.attention.backends import check_backend
+from foldase_kernels.attention.backends import check_backend, known_backends
 from foldase_kernels.attention.checks import check_arguments
 from foldase_kernels.attention.op import attention
+from foldase_kernels.preferred import wished
 
 
 def _to_autocast(tensor: torch.Tensor) -> torch.Tensor:
@@ -108,6 +109,7 @@ def evoformer_attention(
     q, k, v = _to_autocast(q), _to_autocast(k), _to_autocast(v)
     gate = None if gate is None else _to_autocast(gate)
     check_arguments(q, k, v, biases, mask, gate, scale, alibi_slopes)
+    backend = wished(backend, known_backends())
     check_backend(backend, q.device, q.dtype)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out, lse = attention(q, k, v, list(biases), mask, gate, alibi_slopes, float(scale), causal, backend)

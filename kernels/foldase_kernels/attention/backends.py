@@ -81,6 +81,11 @@ def check_backend(name: str, device: torch.device, dtype: torch.dtype = torch.fl
         cuda.check_runs_here(device, dtype)
 
 
+def known_backends() -> tuple[str, ...]:
+    """All names, whether they can run on this machine or not."""
+    return tuple(_BACKENDS)
+
+
 def backend_for(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> Backend:
     """The implementation behind a name; errors as :func:`check_backend`."""
     check_backend(name, device, dtype)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from foldase_kernels.preferred import preferred_backend
 from foldase_models.folding.alphafold.config import AlphaFoldConfig
 from foldase_models.folding.alphafold.embedders import (
     ExtraMSAEmbedder,
@@ -134,7 +135,7 @@ class AlphaFold(nn.Module):
         gradients = torch.is_grad_enabled()
         before: _Before | None = None
         alpha: list[torch.Tensor] = []
-        with working_set(options.group_bytes):
+        with working_set(options.group_bytes), preferred_backend(options.backend):
             for number in range(len(passes)):
                 last = number == len(passes) - 1
                 follow = _Follow(tell, number, len(passes), self.config)
@@ -189,7 +190,7 @@ class AlphaFold(nn.Module):
         chains: torch.Tensor | None = None,
     ) -> Confidence:
         """How sure the model is of an output; ``mask`` and ``chains`` as in :class:`ModelInputs`."""
-        with working_set(options.group_bytes):
+        with working_set(options.group_bytes), preferred_backend(options.backend):
             return self.aux_heads.confidence(output.pair, output.structure.single, mask=mask, chains=chains)
 
     def _one_pass(

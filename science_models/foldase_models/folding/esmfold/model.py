@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from foldase_kernels.preferred import preferred_backend
 from foldase_models.folding.esm2.config import VOCABULARY
 from foldase_models.folding.esm2.model import Esm2Encoder
 from foldase_models.folding.esmfold.config import MASK_TOKEN, TOKENS, EsmFoldConfig
@@ -103,7 +104,7 @@ class EsmFold(nn.Module):
         passes = self.config.passes if recycles is None else recycles + 1
         if residue_index is None:
             residue_index = torch.arange(aatype.shape[1], device=aatype.device).expand_as(aatype)
-        with working_set(options.group_bytes):
+        with working_set(options.group_bytes), preferred_backend(options.backend):
             out = self.trunk(
                 self._first(aatype, mask, hidden, options),
                 aatype,
