@@ -63,6 +63,19 @@ class LiveBytes(TorchDispatchMode):
         self.current -= self.alive.pop(key, 0)
 
 
+class LivePairs(LiveBytes):
+    """Also counts the storages of ``whole`` bytes, those of z, that are alive at once."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole
+        self.most = 0
+
+    def _count(self, storage):
+        super()._count(storage)
+        self.most = max(self.most, sum(size == self.whole for size in self.alive.values()))
+
+
 def peak_of(work):
     """The peak while ``work()`` runs; its result counts until it returns."""
     gc.collect()

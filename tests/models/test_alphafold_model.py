@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from alphafold_cases import model_of, record_of
+from counted_memory import LivePairs
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.alphafold.config import PRESETS, AlphaFoldConfig, preset, reduced
@@ -68,7 +69,14 @@ def predict(model, passes, options=PLAIN, **more):
     return model(passes, options=options, logits=True, **more)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("model_2_ptm", 93_237_338), ("model_5", 92_899_674)])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("model_2_ptm", 93_237_338),
+        pytest.param("model_1", 93_229_082, marks=pytest.mark.verify),
+        pytest.param("model_5", 92_899_674, marks=pytest.mark.verify),
+    ],
+)
 def test_parameters_of_published_models(name, parameters):
     with without_weights():
         model = AlphaFold(preset(name))
@@ -109,9 +117,7 @@ def test_a_wrong_configuration_is_named(values, said):
     [
         ForwardOptions(),
         ForwardOptions(group_bytes=2000),
-        ForwardOptions(group_bytes=2000, inplace=False),
-        ForwardOptions(offload_weights=True),
-        ForwardOptions(offload_pair=True),
+        ForwardOptions(group_bytes=2000, inplace=False, offload_weights=True),
     ],
     ids=str,
 )
@@ -255,6 +261,18 @@ def test_recycling_ends_early_below_the_tolerance(model):
     full = predict(model, passes, tolerance=0.0)
     assert (full.converged, full.recycles) == (False, 4)
     close(output, predict(model, passes[:2]))
+
+
+def test_one_pair_representation_at_a_time():
+    """Through embedding, extra rows, Evoformer and structure module of both passes."""
+    config = reduced(evoformer_blocks=1)
+    model, residues = model_of(config), 18
+    features = record_features(record_of(residues, 12, 0), config.features)
+    passes = [inputs_of(pass_features(features, config.features, seed=1, number=n)) for n in range(2)]
+    counter = LivePairs(4 * residues**2 * config.evoformer.c_z)
+    with torch.no_grad(), counter:
+        model(passes, options=ForwardOptions(group_bytes=2**12))
+    assert counter.most == 1
 
 
 def test_what_progress_raises_ends_the_work(model):

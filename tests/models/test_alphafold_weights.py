@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from alphafold_cases import model_of, record_of, synthetic_npz
+from alphafold_cases import alphafold_shapes, model_of, record_of, synthetic_npz
 from safetensors.torch import save_file
 
 from foldase_models.errors import ModelError
@@ -16,8 +16,10 @@ from foldase_models.folding.alphafold.config import PRESETS, preset, reduced
 from foldase_models.folding.alphafold.features import pass_features, record_features
 from foldase_models.folding.alphafold.folder import AlphaFoldFolder
 from foldase_models.folding.alphafold.inputs import inputs_of
+from foldase_models.folding.alphafold.model import AlphaFold
 from foldase_models.folding.alphafold.parameter_names import PREFIX, alphafold_sources, from_openfold
 from foldase_models.folding.alphafold.weights import load_alphafold, tensors_of
+from foldase_models.folding.checkpoints import without_weights
 from foldase_models.folding.loading import load_folder
 from foldase_models.folding.options import ForwardOptions
 
@@ -104,6 +106,19 @@ def test_the_map_of_every_published_model_has_as_many_arrays():
     assert counts["model_1"] - counts["model_3"] == 71  # arrays of templates
 
 
+@pytest.mark.verify
+@pytest.mark.parametrize("name", PRESETS)
+def test_published_widths_fit(name):
+    """Names and shapes of a whole file; numbers without memory."""
+    config = preset(name)
+    with without_weights():
+        state = AlphaFold(config).state_dict()
+    shapes = {PREFIX + own: shape for own, shape in alphafold_shapes(config).items()}
+    for key, source in alphafold_sources(config).items():
+        stored = np.broadcast_to(np.float32(0), shapes[source.array])
+        assert source.read(stored).shape == tuple(state[key].shape), key
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -154,6 +169,16 @@ def test_pickled_or_broken_archives_are_refused(tmp_path):
     with pytest.raises(ModelError) as caught:
         load_alphafold(folder)
     assert caught.value.code == "pickle_refused"
+
+
+def test_the_name_of_an_archive_tells_the_model(tmp_path):
+    np.savez(tmp_path / "params_model_3.npz", **synthetic_npz(reduced("model_3")))
+    with pytest.raises(ModelError, match=r"of another number of blocks.*evoformer_iteration"):
+        load_folder(tmp_path, ForwardOptions())
+    (tmp_path / "params_model_3.npz").rename(tmp_path / "weights.npz")
+    with pytest.raises(ModelError, match=r"config\.json") as caught:
+        load_folder(tmp_path, ForwardOptions())
+    assert '"preset": "model_1_ptm"' in caught.value.hint
 
 
 def test_names_of_openfold(model, tmp_path):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from counted_memory import LiveBytes, peak_of
+from counted_memory import LiveBytes, LivePairs, peak_of
 
 from foldase_kernels.outer_product_mean import cpu as outer_cpu
 from foldase_kernels.outer_product_mean import cpu_tiles as outer_tiles
@@ -80,19 +80,6 @@ WAYS = {"in_place": (in_place, INFERENCE), "new": (new, INFERENCE), "training": 
 def allowed(way, m, z):
     """The bound in bytes; the new m, a checkpoint, is counted by the tracker, so it is allowed on top."""
     return WAYS[way][1] * nbytes([z]) + (nbytes([m]) if way == "training" else 0)
-
-
-class LivePairs(LiveBytes):
-    """Counts the tensors as large as z that are alive at once."""
-
-    def __init__(self, whole):
-        super().__init__()
-        self.whole = whole
-        self.most = 0
-
-    def _count(self, storage):
-        super()._count(storage)
-        self.most = max(self.most, sum(size == self.whole for size in self.alive.values()))
 
 
 @pytest.fixture

@@ -33,11 +33,12 @@ def load_folder(
             model that is not known here; ``location`` names the file.
     """
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if (path / CONFIG_FILE).is_file() and read_config(path).get("kind") == ALPHAFOLD:
+    described = read_config(path) if (path / CONFIG_FILE).is_file() else {}
+    if described.get("kind") == ALPHAFOLD or (not described and any(path.glob("*.npz"))):
         return _alphafold(path, options, known_digest, target)
     checkpoint = read_safetensors_folder(path)
     known = digest(checkpoint) if known_digest is None else known_digest
-    if "esmfold_config" in read_config(path):
+    if "esmfold_config" in described:
         return _esmfold(path, options, known, target)
     raise ModelError(
         "config.json is of no folding model that is known here",

@@ -1,7 +1,8 @@
 """Published weights: OpenFold's as safetensors, AlphaFold's as ``.npz``, in a folder with ``config.json``.
 
-The configuration says which model it is: ``{"kind": "alphafold", "preset": "model_1_ptm"}``. Pickle is never
-read; OpenFold's ``.pt`` files are converted once (the error says how).
+The configuration says which model it is: ``{"kind": "alphafold", "preset": "model_1_ptm"}``. A folder with
+nothing but ``params_model_1_ptm.npz``, as AlphaFold's authors give it out, says it by the name of the file.
+Pickle is never read; OpenFold's ``.pt`` files are converted once (the error says how).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.alphafold.config import AlphaFoldConfig
+from foldase_models.folding.alphafold.config import KIND, PRESETS, AlphaFoldConfig
 from foldase_models.folding.alphafold.model import AlphaFold
 from foldase_models.folding.alphafold.parameter_names import Source, alphafold_sources, from_openfold
 from foldase_models.folding.checkpoints import (
+    CONFIG_FILE,
     digest,
     load_strict,
     read_config,
@@ -57,13 +59,28 @@ def load_alphafold(folder: Path, *, known_digest: str | None = None) -> LoadedAl
     """
     archives = sorted(folder.glob("*.npz")) if folder.is_dir() else []
     if len(archives) == 1 and not any(folder.glob("*.safetensors")):
-        return _load_npz(read_config(folder), archives[0], known_digest)
+        return _load_npz(_described(folder, archives[0]), archives[0], known_digest)
     checkpoint = read_safetensors_folder(folder)
     model = _without_weights(checkpoint.config)
     theirs = {from_openfold(key): key for key in checkpoint.tensors}
     rename = {key: theirs[key] for key in model.state_dict() if key in theirs}
     load_strict(model, checkpoint.tensors, rename=rename, ignore=lambda key: from_openfold(key) in CONSTANTS)
     return LoadedAlphaFold(model.eval(), digest(checkpoint) if known_digest is None else known_digest)
+
+
+def _described(folder: Path, archive: Path) -> Mapping[str, Any]:
+    """The configuration beside an archive, or the one that its name stands for."""
+    if (folder / CONFIG_FILE).is_file():
+        return read_config(folder)
+    name = archive.stem.removeprefix("params_")
+    if name in PRESETS:
+        return {"kind": KIND, "preset": name}
+    raise ModelError(
+        f"{archive.name} does not tell which model it is of, and there is no {CONFIG_FILE}",
+        code="missing_file",
+        location=f"{folder.name}/{CONFIG_FILE}",
+        hint=f"write one, for example {json.dumps({'kind': KIND, 'preset': 'model_1_ptm'})}",
+    )
 
 
 def _without_weights(values: Mapping[str, Any]) -> AlphaFold:
