@@ -21,9 +21,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Say how a prediction would fit into memory, without building the model.",
     )
     add = parser.add_argument
-    add("model", help="a published model (esmfold_v1), or a folder with config.json")
+    add("model", help="a published model (esmfold_v1, model_1 to model_5_ptm), or a folder with config.json")
     add("residues", type=int, help="of all chains together")
     add("--msa-depth", type=int, default=1, metavar="ROWS", help="of the alignment, the query included")
+    add("--templates", type=int, default=0, help="known structures that are given")
     add("--samples", type=int, default=1, help="predictions, one after the other")
     add("--recycles", type=int, help="passes before the last one; the model's own number if not given")
     add("--ram", type=float, required=True, metavar="GIB", help="main memory of the process")
@@ -59,6 +60,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         given.frugality,
         dtype=given.dtype,
         recycles=given.recycles,
+        templates=given.templates,
     )
 
 

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from foldase_models.errors import ModelError
+from foldase_models.folding.alphafold.config import KIND, PRESETS, AlphaFoldConfig
 from foldase_models.folding.esm2.config import Esm2Config
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 
-Config = EsmFoldConfig
+Config = AlphaFoldConfig | EsmFoldConfig
 """What a plan is made from."""
 
 _ESM2_3B = Esm2Config(
@@ -21,8 +22,8 @@ _ESM2_3B = Esm2Config(
     token_dropout=True,
     position_embedding_type="rotary",
 )
-PUBLISHED: dict[str, Config] = {"esmfold_v1": EsmFoldConfig(language=_ESM2_3B)}
-"""Models by the names their authors gave them (Lin et al. 2023)."""
+PUBLISHED: dict[str, Config] = {"esmfold_v1": EsmFoldConfig(language=_ESM2_3B), **PRESETS}
+"""Models by the names their authors gave them (Lin et al. 2023; Jumper et al. 2021)."""
 
 
 def read_config(name: str, folder: Path) -> Config:
@@ -44,6 +45,8 @@ def read_config(name: str, folder: Path) -> Config:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"not JSON: {error}", code="bad_config", location=path.name) from error
+    if isinstance(values, dict) and values.get("kind") == KIND:
+        return AlphaFoldConfig.from_json(values)
     if isinstance(values, dict) and values.get("is_folding_model"):
         return EsmFoldConfig.from_json(values)
     raise ModelError(

@@ -6,7 +6,7 @@ language model, c_s and c_z channels of sequence and pair representation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foldase_models.folding.esm2.config import Esm2Config
 from foldase_models.folding.esmfold.config import TOKENS, EsmFoldConfig, TrunkDims
@@ -59,7 +59,7 @@ class EsmFoldCost:
     def replay(self, ledger: Ledger, forms: Forms, N: int, *, recycles: int) -> None:
         """``EsmFold.forward``, then the heads of pairs."""
         config, item = self.config, forms.item
-        trunk = config.trunk
+        trunk, forms = config.trunk, replace(forms, masked=self.masked)
         _language(ledger, forms, config.language, N + 2, trunk.c_s)
         ledger.make(item * N * trunk.c_s)
         _trunk(ledger, forms, config, N, recycles=recycles, masked=self.masked)

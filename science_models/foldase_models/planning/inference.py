@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from foldase_models.errors import ModelError
+from foldase_models.folding.alphafold.config import AlphaFoldConfig
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.folding.options import DType, ForwardOptions
+from foldase_models.planning.alphafold import AlphaFoldCost
 from foldase_models.planning.configs import Config
 from foldase_models.planning.contacts import PROCESS_BYTES
 from foldase_models.planning.esmfold import EsmFoldCost
@@ -73,6 +75,7 @@ def plan_inference(
     *,
     dtype: DType | None = None,
     recycles: int | None = None,
+    templates: int = 0,
 ) -> Plan:
     """How a prediction fits; the model is never built and never runs.
 
@@ -88,6 +91,7 @@ def plan_inference(
         frugality: how many plans more frugal than the first that fits.
         dtype: of weights and representations; None means float32 on a CPU and bfloat16 on a GPU.
         recycles: passes before the last one; None means the model's own number.
+        templates: known structures that are given.
 
     Raises:
         ModelError: ``does_not_fit``, with how much is lacking, and in the hint what would make it possible;
@@ -100,7 +104,7 @@ def plan_inference(
             f"above 0; found {N}, {msa_depth}, {samples}, {frugality}, {correction}",
             code="bad_request",
         )
-    kind, cost, own_recycles = _cost_of(config)
+    kind, cost, own_recycles = _cost_of(config, msa_depth, templates)
     request = _Request(
         model=kind,
         cost=cost,
@@ -120,7 +124,9 @@ def plan_inference(
     return plans[chosen]
 
 
-def _cost_of(config: object) -> tuple[str, Cost, int]:
+def _cost_of(config: object, msa_depth: int, templates: int) -> tuple[str, Cost, int]:
+    if isinstance(config, AlphaFoldConfig):
+        return "alphafold", AlphaFoldCost(config, msa_depth, templates), config.recycles
     if isinstance(config, EsmFoldConfig):
         return "esmfold", EsmFoldCost(config), config.passes - 1
     raise ModelError(f"no memory model for a {type(config).__name__}", code="bad_request")

@@ -159,5 +159,7 @@ class ExtraMSAEmbedder(nn.Module):
         """``[..., E, N, c_e]`` from letters (integers) and two features of deletions, ``[..., E, N]``."""
         weight = table(self.linear)
         a = functional.embedding(letters.long(), weight[:LETTERS] + self.linear.bias)
-        a = torch.addcmul(a, has_deletion.to(a.dtype).unsqueeze(-1), weight[LETTERS])
-        return torch.addcmul(a, deletions.to(a.dtype).unsqueeze(-1), weight[LETTERS + 1])
+        # Thousands of rows: in inference there is no second tensor of them.
+        add = torch.addcmul if torch.is_grad_enabled() else torch.Tensor.addcmul_
+        a = add(a, has_deletion.to(a.dtype).unsqueeze(-1), weight[LETTERS])
+        return add(a, deletions.to(a.dtype).unsqueeze(-1), weight[LETTERS + 1])
