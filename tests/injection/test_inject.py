@@ -22,6 +22,7 @@ CLOSE = 1e-5
 POSITIONS = 1e-3
 """A; a whole model of random weights amplifies rounding."""
 EXACT = 1e-9
+HALF = 5e-3
 LENGTHS = (11, 8)
 
 OF_ONE_BLOCK = {
@@ -262,6 +263,21 @@ def test_gradients_are_the_same(model):
     for name, wanted in gradients[0].items():
         limit = 10 * CLOSE * max(1.0, float(wanted.abs().max()))
         assert (gradients[1][name] - wanted).abs().max() <= limit, name
+
+
+def test_modules_are_found_by_their_parts_whatever_their_class(model):
+    for module in model.modules():
+        module.__class__ = type("Renamed", (type(module),), {})
+    assert len(foldase_models.inject(model).replacements) == 2 * sum(OF_ONE_BLOCK.values()) + 3
+
+
+def test_a_language_model_in_half_precision(model):
+    """As the published checkpoint keeps it."""
+    model.esm.half()
+    report = foldase_models.inject(model)
+    of_language = [one for one in report.replacements if one.kind == "language attention"]
+    assert 0 < max(one.relative_error for one in of_language) < HALF
+    assert all(one.relative_error < CLOSE for one in report.replacements if one not in of_language)
 
 
 def test_float64_is_exact(model):

@@ -12,12 +12,16 @@ from foldase_models.errors import ModelError
 from foldase_models.injection import modules
 from foldase_models.injection.policies import POLICIES, Draw, Policy
 from foldase_models.injection.report import InjectionReport, Replacement, replace_module
+from foldase_models.layers.row_groups import working_set
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of results, as a share of the largest result, by the dtype of the weights."""
 
 _DRAWN = 65_521
 """Random numbers that fill a parameter over and over; a prime, so that no two rows are alike."""
+
+_TILED = 512
+"""Bytes of a representation in a group: even the small problem of a check is computed in groups and tiles."""
 
 _OURS = tuple(
     kind for kind in vars(modules).values() if isinstance(kind, type) and kind.__name__.startswith("Injected")
@@ -92,10 +96,12 @@ def _kind_of_weights(module: nn.Module) -> tuple[torch.dtype, torch.device]:
 
 
 def _checked(name: str, theirs: nn.Module, policy: Policy, draw: Draw, limit: float) -> Replacement:
-    """Both on the same input; twice, the second time copies of both with random weights."""
+    """Both on the same input: with its own weights, then with random ones in the form for long sequences."""
     try:
         drawn = _with_random_weights(theirs, draw)
-        errors = [_errors(module, policy, draw) for module in (theirs, drawn)]
+        with working_set(_TILED):
+            of_drawn = _errors(drawn, policy, draw)
+        errors = [_errors(theirs, policy, draw), of_drawn]
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError) as error:
         raise ModelError(
             f"has the parts of a {policy.kind} and cannot be called like one: {error}",
