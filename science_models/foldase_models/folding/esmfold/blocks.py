@@ -112,8 +112,8 @@ class TrunkBlock(nn.Module):
     """One block; keys as in Hugging Face's ESMFold.
 
     In place on the CPU a block holds, beyond its arguments, the hidden products of a triangle multiplication
-    (1 U) and scratch: 1.32 U at N = 512 with the published widths. Otherwise it holds a new z as well, or what
-    a gradient needs.
+    (1 U) and scratch: 1.32 U at N = 512 with the published widths. Otherwise it holds a new z as well, or
+    what a gradient needs.
     """
 
     def __init__(self, dims: TrunkDims) -> None:
