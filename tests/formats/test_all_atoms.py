@@ -89,7 +89,7 @@ def arrays_by_biopython(path: Path, chain: AllAtomChain) -> dict[str, np.ndarray
 
 PEERS = [(name, arrays_by_gemmi) for name in FILES] + [
     # 3JQH has two residues in one place, of which Biopython keeps one by a rule of its own.
-    (name, arrays_by_biopython)
+    pytest.param(name, arrays_by_biopython, marks=pytest.mark.verify)
     for name in FILES
     if name != "3JQH.cif"
 ]
@@ -139,7 +139,7 @@ def test_a_chain_that_is_not_there():
 
 @pytest.mark.parametrize("name", ["1A8O.cif", "3JQH.cif", "1A8O.pdb"])
 @given(share=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=12)
+@settings(max_examples=5)
 def test_a_deposited_entry_cut_anywhere_is_refused_or_whole(tmp_path_factory, name, share):
     """What is cut off before the last atom is noticed; what follows the atoms may be missing."""
     raw = shared(name).read_bytes().rstrip()
@@ -172,7 +172,7 @@ def check_bare_cut(folder: Path, share: float) -> None:
 
 
 @given(share=st.floats(0, 1, exclude_max=True))
-@settings(max_examples=6)
+@settings(max_examples=3)
 def test_a_bare_file_cut_anywhere_gives_no_false_atom(tmp_path_factory, share):
     """Nothing ends a PDB file without a head, so a cut between two atoms cannot be seen; none is invented."""
     check_bare_cut(tmp_path_factory.mktemp("cut"), share)

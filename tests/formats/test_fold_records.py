@@ -83,7 +83,7 @@ def test_too_many_records(tmp_path):
 
 
 @given(st.text(alphabet="MKV:>*x- \n1\u00e9", max_size=60))
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_every_record_is_read_or_said_to_be_at_fault(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "x.fasta"
     path.write_text(">first\nMKV\n" + text)

@@ -256,7 +256,7 @@ def test_equal_structures_are_equal_files(tmp_path):
 
 
 @given(st.lists(st.text(max_size=30), max_size=6))
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_names_of_files_are_safe_and_unlike(names):
     taken: list[str] = []
     for name in names:

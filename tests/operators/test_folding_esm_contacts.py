@@ -74,7 +74,7 @@ def test_contacts_are_those_of_the_model(weights, fasta, run):
     assert [record["state"] for record in records(outputs)] == ["succeeded"] * 2
 
 
-@pytest.mark.parametrize("scoring", ["masked", "wild-type"])
+@pytest.mark.parametrize("scoring", ["masked", pytest.param("wild-type", marks=pytest.mark.verify)])
 def test_scores_are_those_of_the_model(weights, fasta, run, scoring):
     outputs = run(
         OPERATOR,
@@ -122,6 +122,7 @@ def test_a_faulty_record_fails_the_step_unless_it_may(weights, tmp_path, make_co
     assert states == {"good": None, "bad": "fasta_letters", "dimer": "several_chains", "also": None}
 
 
+@pytest.mark.verify
 def test_a_record_that_runs_out_of_memory_leaves_the_others(weights, fasta, run, monkeypatch):
     real = esm_contacts._scores
 
@@ -146,6 +147,7 @@ def test_mutations_that_are_refused(weights, fasta, make_context, mutation, code
     assert refused(inputs, context).code == code
 
 
+@pytest.mark.verify
 def test_a_mutation_needs_no_name_where_there_is_one_record(weights, tmp_path, run):
     (tmp_path / "one.fasta").write_text(">only\nMKVW\n")
     outputs = run(OPERATOR, sequences=tmp_path / "one.fasta", weights=weights, mutations=["K2R"])
@@ -162,6 +164,7 @@ def test_weights_of_another_kind_are_refused(weights, fasta, tmp_path, make_cont
     assert "safetensors" in str(error)
 
 
+@pytest.mark.verify
 def test_scoring_stops_when_asked(weights, fasta, make_context):
     context = make_context({"sequences": "two.fasta", "weights": "esm2"}, cancel_after=3)
     with pytest.raises(Cancelled):

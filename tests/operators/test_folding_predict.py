@@ -113,6 +113,7 @@ def test_files_hold_what_the_model_answers(weights, fasta, run):
     assert shown.read("dimer").confidence.max() > 1.0, "confidence goes to 100"
 
 
+@pytest.mark.verify
 def test_the_status_tells_plans_and_what_was_taken(weights, fasta, run):
     outputs = run(OPERATOR, sequences=fasta, weights=weights, recycles=0)
     records = status(outputs)
@@ -135,6 +136,7 @@ def test_the_same_seed_twice_gives_identical_files(weights, fasta, run):
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
 
 
+@pytest.mark.verify
 def test_seeds_and_samples_have_names_of_their_own_and_are_ranked(weights, tmp_path, run):
     (tmp_path / "one.fasta").write_text(">x\nMKVWAR\n")
     outputs = run(
@@ -153,6 +155,7 @@ def test_seeds_and_samples_have_names_of_their_own_and_are_ranked(weights, tmp_p
     assert [residue.name for residue in found[0]["A"]] == ["MET", "LYS", "VAL", "TRP", "ALA", "ARG"]
 
 
+@pytest.mark.verify
 def test_like_lengths_run_together_and_short_ones_first(weights, tmp_path, run, monkeypatch):
     lengths = {"a": 70, "b": 5, "c": 66, "d": 9}
     (tmp_path / "x.fasta").write_text("".join(f">{name}\n{'M' * n}\n" for name, n in lengths.items()))
@@ -198,6 +201,7 @@ def test_no_share_of_failures_makes_a_step_of_nothing_succeed(weights, tmp_path,
     assert refused(inputs, context_of()).code == "fasta_letters"
 
 
+@pytest.mark.verify
 def test_unknown_residues_are_folded_where_that_is_asked_for(weights, tmp_path, run):
     (tmp_path / "x.fasta").write_text(">odd\nMXKB\n")
     outputs = run(OPERATOR, sequences=tmp_path / "x.fasta", weights=weights, recycles=0, unknown_residues="x")
@@ -231,6 +235,7 @@ def test_a_record_that_runs_out_of_memory_leaves_the_others(weights, fasta, cont
     assert outputs.failed == 0
 
 
+@pytest.mark.verify
 def test_lack_of_memory_counts_as_a_failure_when_no_plan_is_left(weights, fasta, run, monkeypatch):
     def fault(record):
         if record.name == "long":
@@ -243,6 +248,7 @@ def test_lack_of_memory_counts_as_a_failure_when_no_plan_is_left(weights, fasta,
     assert PredictionSet(outputs.predictions).targets == ["dimer"]
 
 
+@pytest.mark.verify
 def test_another_fault_of_the_program_is_not_taken_for_a_record_s(weights, fasta, context_of, monkeypatch):
     def fault(record):
         raise RuntimeError("shapes do not match")
@@ -252,6 +258,7 @@ def test_another_fault_of_the_program_is_not_taken_for_a_record_s(weights, fasta
         OPERATOR.run(FoldInputs(sequences=fasta, weights=weights), context_of())
 
 
+@pytest.mark.verify
 def test_a_model_s_refusal_stays_with_its_record(weights, fasta, run, monkeypatch):
     def fault(record):
         if record.name == "dimer":
@@ -283,6 +290,7 @@ def test_a_cancelled_step_goes_on_where_it_was(weights, fasta, context_of, monke
             assert file.read_bytes() == (again.folds / file.relative_to(whole.folds)).read_bytes()
 
 
+@pytest.mark.verify
 def test_a_damaged_checkpoint_is_made_again(weights, fasta, context_of, monkeypatch):
     inputs = FoldInputs(sequences=fasta, weights=weights, recycles=0)
     context = context_of()
@@ -294,6 +302,7 @@ def test_a_damaged_checkpoint_is_made_again(weights, fasta, context_of, monkeypa
     assert len(asked) == 1
 
 
+@pytest.mark.verify
 def test_other_seeds_and_other_records_are_not_taken_from_checkpoints(
     weights, fasta, context_of, monkeypatch
 ):
@@ -342,6 +351,7 @@ def test_what_does_not_fit_is_refused_before_it_starts_and_the_others_are_folded
     assert error.hint
 
 
+@pytest.mark.verify
 def test_a_correction_is_taken_into_the_plan(weights, fasta, context_of):
     plain, corrected = context_of(), context_of()
     corrected.corrections = {"esmfold cpu": 1.5}
@@ -384,6 +394,7 @@ def test_weights_that_do_not_match_name_the_keys(weights, fasta, tmp_path, conte
     assert "safetensors" in str(refused(FoldInputs(sequences=fasta, weights=folder), context_of()))
 
 
+@pytest.mark.verify
 def test_alignments_that_are_of_no_record(weights, fasta, tmp_path, context_of, run):
     (tmp_path / "long.a3m").write_text(">q\nMKVWARNDCQEGHILKMW\n")
     inputs = {"sequences": fasta, "weights": weights, "recycles": 0, "alignments": [tmp_path / "long.a3m"]}

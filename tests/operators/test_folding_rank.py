@@ -113,6 +113,7 @@ def test_complexes_are_ranked_by_their_interfaces(tmp_path, run):
     assert outputs.best["plddt"] == pytest.approx(70.0)
 
 
+@pytest.mark.verify
 def test_a_model_without_iptm_is_not_put_beside_one_with_it(tmp_path, run):
     chains = ("MKV", "AR")
     made = [
@@ -124,6 +125,7 @@ def test_a_model_without_iptm_is_not_put_beside_one_with_it(tmp_path, run):
     assert [one["seed"] for one in record["models"]] == [2, 1]
 
 
+@pytest.mark.verify
 def test_contacts_come_from_the_structure_where_the_model_tells_none(tmp_path, run):
     one = structure("mono", ("MGVW",), contacts=False)
     shown = PredictionSet(run(OPERATOR, folds=[tree(tmp_path / "a", [one])]).predictions).read("mono")
@@ -132,6 +134,7 @@ def test_contacts_come_from_the_structure_where_the_model_tells_none(tmp_path, r
     np.testing.assert_array_equal(shown.contact_probability, near)
 
 
+@pytest.mark.verify
 def test_records_of_one_name_and_other_chains_stay_apart(tmp_path, run):
     folders = [
         tree(tmp_path / str(number), [structure("x", (sequence,))])
