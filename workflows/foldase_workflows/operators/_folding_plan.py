@@ -24,17 +24,25 @@ BUCKET = 64
 """Records whose lengths round up to the same multiple of this share a plan and run one after the other."""
 
 
-def config_of(weights: Path, port: str = "weights") -> Any:
-    """The sizes of a folding model, from the ``config.json`` of its folder.
+def config_of(weights: Path, port: str = "weights") -> tuple[str, Any]:
+    """The kind of a folding model and its sizes, from the ``config.json`` of its folder.
+
+    A file of AlphaFold's parameters alone says by its name which model it is of.
 
     Raises:
-        BadInput: there is none, or it is of no folding model.
+        BadInput: there is neither, or the folder is of no folding model.
     """
+    from foldase_models.folding.alphafold.config import KIND, PRESETS, AlphaFoldConfig
     from foldase_models.folding.esmfold.config import EsmFoldConfig
 
+    names = [path.stem.removeprefix("params_") for path in weights.glob("*.npz")]
+    if len(names) == 1 and names[0] in PRESETS and not (weights / CONFIG_FILE).is_file():
+        return KIND, PRESETS[names[0]]
     values = read_config(weights, port)
     try:
-        return EsmFoldConfig.from_json(values)
+        if values.get("kind") == KIND:
+            return KIND, AlphaFoldConfig.from_json(values)
+        return "esmfold", EsmFoldConfig.from_json(values)
     except ModelError as error:
         place = Location(path=f"with.{port}", file=CONFIG_FILE, record=error.location)
         raise BadInput(error.message, code=error.code, location=place, hint=error.hint) from error
@@ -95,20 +103,20 @@ class Bucket:
 
 def plan_jobs(
     jobs: Sequence[Job],
-    plan: Callable[[int, int], Plan],
+    plan: Callable[[int, int, int], Plan],
     linker: int = 0,
 ) -> list[Bucket]:
     """Give every record a plan, and group those that share one; what does not fit gets its error.
 
     Args:
         jobs: records without an error.
-        plan: from residues and rows to a plan; raises ``ModelError`` where there is none.
+        plan: from residues, rows and templates to a plan; raises ``ModelError`` where there is none.
         linker: residues that the model puts between two chains.
     """
-    known: dict[tuple[int, int], Plan | ModelError] = {}
+    known: dict[tuple[int, int, int], Plan | ModelError] = {}
 
-    def planned(residues: int, depth: int) -> Plan | ModelError:
-        asked = (residues, depth)
+    def planned(residues: int, job: Job) -> Plan | ModelError:
+        asked = (residues, job.depth, job.template_count)
         if asked not in known:
             try:
                 known[asked] = plan(*asked)
@@ -120,9 +128,9 @@ def plan_jobs(
     for job in sorted(jobs, key=lambda one: (one.residues, one.line)):
         residues = job.residues + linker * (len(job.chains) - 1)
         rounded = -(-residues // BUCKET) * BUCKET
-        found = planned(rounded, job.depth)
+        found = planned(rounded, job)
         if isinstance(found, ModelError):  # the multiple of the bucket may be what is too long
-            found = planned(residues, job.depth)
+            found = planned(residues, job)
         if isinstance(found, ModelError):
             job.error = BadInput(
                 found.message, code=found.code, location=Location(record=job.name), hint=found.hint

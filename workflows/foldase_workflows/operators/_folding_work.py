@@ -56,8 +56,8 @@ class FoldingWork:
         good = [job for job in self.jobs if job.error is None]
         if not good:
             return
-        config, hardware = config_of(self.inputs.weights), hardware_of(self.context)
-        buckets, self.kind = self._plans(good, config, hardware)
+        (self.kind, config), hardware = config_of(self.inputs.weights), hardware_of(self.context)
+        buckets = self._plans(good, config, hardware)
         if not buckets:
             return
         self.context.plan(told(buckets, kind=self.kind, correction=buckets[0].plan.correction))
@@ -66,18 +66,17 @@ class FoldingWork:
         if hardware.computes_on == "gpu" and meter.highest:
             self.context.plan({"measured_peak_bytes": meter.highest})
 
-    def _plans(self, jobs: Sequence[Job], config: Any, hardware: Any) -> tuple[list[Bucket], str]:
+    def _plans(self, jobs: Sequence[Job], config: Any, hardware: Any) -> list[Bucket]:
         from foldase_models.planning import plan_inference
 
         inputs, context = self.inputs, self.context
-        kind = "esmfold" if type(config).__name__ == "EsmFoldConfig" else "alphafold"
-        if kind == "esmfold" and (inputs.alignments or inputs.templates):
+        if self.kind == "esmfold" and (inputs.alignments or inputs.templates):
             context.log(
                 "ESMFold takes single sequences: alignments and templates are not used", level="warning"
             )
-        correction = context.corrections.get(plan_key(kind, hardware), 1.0)
+        correction = context.corrections.get(plan_key(self.kind, hardware), 1.0)
 
-        def plan(residues: int, depth: int) -> Any:
+        def plan(residues: int, depth: int, templates: int) -> Any:
             return plan_inference(
                 config,
                 residues,
@@ -88,9 +87,10 @@ class FoldingWork:
                 inputs.frugality,
                 dtype=None if inputs.dtype == "auto" else inputs.dtype,
                 recycles=None if inputs.recycles < 0 else inputs.recycles,
+                templates=templates,
             )
 
-        return plan_jobs(jobs, plan, _linker(kind)), kind
+        return plan_jobs(jobs, plan, _linker(self.kind))
 
     def _fold_buckets(self, buckets: Sequence[Bucket], meter: PeakMeter) -> None:
         total = sum(_cost(job) for bucket in buckets for job in bucket.jobs) * self._per_record
