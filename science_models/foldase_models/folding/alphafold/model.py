@@ -5,7 +5,8 @@ Lengths in A. U, the bytes of the pair representation, counts memory.
 
 One pass: pairs are embedded over those of the pass before; templates and extra rows inform them; only then
 the clusters are embedded; the Evoformer and the structure module follow. So at most one alignment and one
-pair representation exist at a time, and nothing is kept from a pass but first row, pairs and C-beta.
+pair representation exist at a time, and nothing is kept from a pass but first row, pairs and C-beta. There
+is nothing for ``ForwardOptions.offload_pair`` to put away.
 """
 
 from __future__ import annotations
