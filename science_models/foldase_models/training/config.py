@@ -20,6 +20,7 @@ class TrainingConfig:
         final_share: share of the peak left at the end of the cosine.
         weight_decay: of AdamW, on matrices only.
         betas: of AdamW.
+        epsilon: of AdamW, added to the root of the second moment.
         clip_norm: largest norm of all gradients together.
         average_decay: of the exponential average of the weights, which is what the training yields.
         checkpoint_seconds: wall time between checkpoints.
@@ -34,6 +35,7 @@ class TrainingConfig:
     final_share: float = 0.03
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    epsilon: float = 1e-8
     clip_norm: float = 1.0
     average_decay: float = 0.99
     checkpoint_seconds: float = 10.0

@@ -254,5 +254,6 @@ def _optimizer(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=config.betas,
+        eps=config.epsilon,
         fused=True,
     )

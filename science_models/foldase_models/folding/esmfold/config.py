@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.esm2.config import Esm2Config
+from foldase_models.folding.esm2.config import VOCABULARY, Esm2Config
 from foldase_models.layers.structure_dims import StructureDims
 
 TOKENS = 23
@@ -140,6 +140,24 @@ class EsmFoldConfig:
             embed_aa=bool(own.get("embed_aa", True)),
             passes=max(1, int(passes)) if passes is not None else PASSES,
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """As in the file: the inverse of :meth:`from_json`."""
+        structure = {theirs: getattr(self.structure, ours) for ours, theirs in _STRUCTURE_NAMES.items()}
+        trunk = {theirs: getattr(self.trunk, ours) for ours, theirs in _TRUNK_NAMES.items()}
+        own = {
+            "embed_aa": self.embed_aa,
+            "lddt_head_hid_dim": self.lddt_width,
+            "trunk": {**trunk, "max_recycles": self.passes, "structure_module": structure},
+        }
+        return {
+            "architectures": ["EsmForProteinFolding"],
+            "model_type": "esm",
+            "is_folding_model": True,
+            "vocab_list": list(VOCABULARY),
+            **asdict(self.language),
+            "esmfold_config": own,
+        }
 
 
 def _object(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,0 +1,232 @@
+"""Folding models learn: one structure by heart, the same way every time, and on from where they stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from foldase_models.errors import ModelError
+from foldase_models.folding import load_folder
+from foldase_models.folding.esm2.config import Esm2Config
+from foldase_models.folding.esmfold.config import EsmFoldConfig, TrunkDims
+from foldase_models.folding.ideal_structures import helix_bundle
+from foldase_models.folding.losses import LossWeights
+from foldase_models.folding.options import ForwardOptions
+from foldase_models.folding.prediction import FoldInput
+from foldase_models.layers.residues import ATOM37_INDEX
+from foldase_models.layers.structure_dims import StructureDims
+from foldase_models.recipes.folding import FoldingRecipe, Watcher, published_training, train_folding
+from foldase_models.recipes.folding_data import TrainingStructure, draw_crop
+from foldase_models.recipes.folding_models import EsmFoldTrainee, save_trainee
+from foldase_models.training.checkpoints import CheckpointStore
+
+SAME = 1e-4
+"""Coordinates of a model and of the same one read back from its file, A."""
+BY_HEART = LossWeights(clamped_share=0.0, masked_msa=0.0)
+"""FAPE is never cut off, so that it pulls from afar too, and no residue is hidden."""
+
+
+def config(width: int = 32, *, blocks: int = 0, structure_blocks: int = 3) -> EsmFoldConfig:
+    """A small ESMFold: relative positions, a random language model, trunk blocks, the structure module."""
+    return EsmFoldConfig(
+        language=Esm2Config(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            position_embedding_type="rotary",
+        ),
+        trunk=TrunkDims(c_s=width, c_z=32, sequence_head_width=16, pair_head_width=16, no_blocks=blocks),
+        structure=StructureDims(
+            c_s=width,
+            c_z=32,
+            c_ipa=8,
+            c_resnet=32,
+            no_heads_ipa=4,
+            no_v_points=4,
+            no_blocks=structure_blocks,
+            dropout_rate=0.0,
+        ),
+        lddt_width=16,
+        passes=1,
+    )
+
+
+def bundle(helices: int, length: int, seed: int = 1) -> TrainingStructure:
+    built = helix_bundle(helices, length, seed=seed)
+    return TrainingStructure(
+        name=built.name,
+        sequence=built.sequence,
+        positions=built.positions,
+        mask=built.mask,
+        residue_index=np.arange(len(built.sequence)),
+    )
+
+
+def by_heart(steps: int, **changes: float) -> FoldingRecipe:
+    training = {"learning_rate": 5e-3, "warmup_steps": 20, "average_decay": 0.9, "steps": steps, **changes}
+    return FoldingRecipe(
+        training=published_training(**training), losses=BY_HEART, recycles=0, hidden_share=0.0
+    )
+
+
+def test_a_helix_hairpin_is_learned_by_heart():
+    losses = []
+    watcher = Watcher(step=lambda report: losses.append(report.loss))
+    found, record = train_folding(
+        EsmFoldTrainee.new(config(), 0), [bundle(2, 8)], by_heart(75), watcher=watcher
+    )
+    assert losses[-1] < 0.5 * losses[0]
+    assert record["scored"] == "trained on"
+    assert record["scores"] == pytest.approx(found[0].scores)
+    assert record["scores"]["lddt_alpha"] > 0.6
+    assert record["scores"]["rmsd_alpha"] < 3.0
+
+
+@pytest.mark.verify
+def test_a_bundle_as_large_as_ubiquitin_is_learned_by_heart():
+    known = bundle(3, 22)
+    assert known.length == 74
+    torch.set_num_threads(2)
+    trainee = EsmFoldTrainee.new(config(48, structure_blocks=4), 0)
+    _, record = train_folding(trainee, [known], by_heart(300, learning_rate=4e-3))
+    assert record["scores"]["lddt"] > 0.9
+    assert record["scores"]["rmsd_alpha"] < 1.0
+
+
+def small_recipe(steps: int = 4, **changes: object) -> FoldingRecipe:
+    return FoldingRecipe(
+        training=published_training(steps=steps),
+        losses=LossWeights.fine_tuning(),
+        crop=12,
+        structures_per_step=2,
+        recycles=1,
+        **changes,
+    )
+
+
+class Stopped(Exception):
+    pass
+
+
+def weights_of(trainee: EsmFoldTrainee) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in trainee.model.state_dict().items()}
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
+    structures = [bundle(2, 8, seed) for seed in (1, 2, 3)]
+    whole = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
+    _, record = train_folding(whole, structures, small_recipe())
+
+    def stop(report):
+        if report.step == 2:
+            raise Stopped
+
+    first = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
+    with pytest.raises(Stopped):
+        train_folding(first, structures, small_recipe(), checkpoints=tmp_path, watcher=Watcher(step=stop))
+    assert CheckpointStore(tmp_path).steps() == [2]
+    second = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
+    steps = []
+    _, other = train_folding(
+        second,
+        structures,
+        small_recipe(),
+        checkpoints=tmp_path,
+        watcher=Watcher(step=lambda report: steps.append(report.step)),
+    )
+    assert steps == [3, 4]
+    assert json.dumps(record, sort_keys=True) == json.dumps(other, sort_keys=True)
+    for name, values in weights_of(whole).items():
+        np.testing.assert_array_equal(values, weights_of(second)[name], err_msg=name)
+
+
+def test_all_losses_are_there_and_structures_held_back_are_looked_at():
+    structures = [bundle(2, 8, seed) for seed in range(5)]
+    told, values = {}, []
+    watcher = Watcher(step=lambda report: values.append(report.values), validation=told.__setitem__)
+    trainee = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
+    before = weights_of(trainee)
+    found, record = train_folding(
+        trainee, structures, small_recipe(3, validation=3, validate_every=2), watcher=watcher
+    )
+    weighted = set(LossWeights().to_json()) - {"clamped_share", "resolved"}
+    assert set(values[0]) == weighted | {"lddt"}
+    assert all(np.isfinite(list(one.values())).all() for one in values)
+    assert (record["structures"], record["structures_held_back"], record["scored"]) == (4, 1, "held back")
+    assert sorted(told) == [2, 3]
+    assert [one.name for one in found] == [structures[-1].name]
+    assert found[0].plddt.shape == (structures[-1].length,)
+    after = weights_of(trainee)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert "trunk.structure_module.ipa.linear_q.weight" in changed
+    assert not any(name.startswith("esm.") for name in changed)
+
+
+def test_a_trained_model_is_read_back_as_any_checkpoint_is(tmp_path):
+    known = bundle(2, 8)
+    trainee = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 3)
+    found, record = train_folding(trainee, [known], small_recipe(2))
+    save_trainee(tmp_path, trainee, record)
+    folder = load_folder(tmp_path, ForwardOptions())
+    said = folder.fold(FoldInput(name="again", chains=(known.sequence,)), seed=0, recycles=1)
+    mask = said.atom_mask
+    np.testing.assert_allclose(said.positions[mask], found[0].atoms.positions[mask], atol=SAME)
+    assert json.loads((tmp_path / "training.json").read_text())["kind"] == "esmfold"
+
+
+def test_crops_hold_something_that_was_seen():
+    known = bundle(2, 8)
+    mask = known.mask.copy()
+    mask[:10] = False
+    hidden = TrainingStructure(
+        name="hidden",
+        sequence=known.sequence,
+        positions=known.positions,
+        mask=mask,
+        residue_index=known.residue_index,
+    )
+    rng = np.random.default_rng(0)
+    drawn = [draw_crop(hidden, 8, rng) for _ in range(200)]
+    assert {length for _, length in drawn} == {8}
+    assert {start for start, _ in drawn} == set(range(6, 13))
+    assert draw_crop(hidden, 100, rng) == (0, 20)
+
+
+def broken(known: TrainingStructure, change: str) -> TrainingStructure:
+    if change == "letter":
+        return replace(known, sequence="U" + known.sequence[1:])
+    if change == "coordinate":
+        positions = known.positions.copy()
+        positions[3, 1] = np.nan
+        return replace(known, positions=positions)
+    if change == "atoms":
+        mask = known.mask.copy()
+        mask[3:, ATOM37_INDEX["CA"]] = False
+        return replace(known, mask=mask)
+    return replace(known, mask=known.mask[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("letter", "unknown_residue"),
+        ("coordinate", "bad_structure"),
+        ("atoms", "too_short"),
+        ("shape", "bad_structure"),
+    ],
+)
+def test_structures_that_cannot_be_learned_are_named(change, code):
+    structures = [bundle(2, 8), broken(bundle(2, 8, seed=2), change)]
+    with pytest.raises(ModelError) as caught:
+        train_folding(EsmFoldTrainee.new(config(16), 0), structures, small_recipe())
+    assert (caught.value.code, caught.value.location) == (code, structures[1].name)
+
+
+def test_nothing_to_learn_is_refused():
+    with pytest.raises(ModelError, match="no structures"):
+        train_folding(EsmFoldTrainee.new(config(16), 0), [], small_recipe())

@@ -1,0 +1,254 @@
+"""Trains a folding model on known structures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from foldase_workflows.contracts import (
+    BadInput,
+    Estimate,
+    Hardware,
+    Location,
+    Operator,
+    Ports,
+    Resources,
+    StepContext,
+)
+from foldase_workflows.contracts.ports import Json, Structure, Structures, Weights
+from foldase_workflows.operators._fold_training import Kind, make_trainee, read_examples
+from foldase_workflows.operators._models import model_errors, use_cores
+from foldase_workflows.operators._structure_files import structure_files
+
+METRICS_EVERY = 5
+"""Steps between points of the curves."""
+
+
+class TrainInputs(Ports):
+    """Structures, the model, and the training; rates and losses are those of AlphaFold 2."""
+
+    structures: Annotated[
+        Structures | None, Field(description="A folder of mmCIF or PDB files; this or files, or both")
+    ] = None
+    files: Annotated[list[Structure], Field(description="Structures one by one")] = []  # noqa: RUF012
+    model: Annotated[Kind, Field(description="Which model learns")] = "esmfold"
+    weights: Annotated[
+        Weights | None, Field(description="Start from these weights; their sizes count, not those below")
+    ] = None
+    steps: Annotated[int, Field(ge=1, le=1_000_000, description="Optimizer steps")] = 300
+    seed: Annotated[int, Field(ge=0, le=2**31, description="Of weights, crops, order and what is hidden")] = 0
+    crop: Annotated[int, Field(ge=8, le=4096, description="Residues of an example at most")] = 256
+    structures_per_step: Annotated[int, Field(ge=1, le=256, description="Examples of a step")] = 1
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="Peak of the schedule")] = 1e-3
+    clip_norm: Annotated[float, Field(gt=0, description="Largest norm of the gradients of a step")] = 0.1
+    average_decay: Annotated[
+        float, Field(ge=0, lt=1, description="Of the average of the weights, which is the result")
+    ] = 0.999
+    recycles: Annotated[int, Field(ge=0, le=20, description="At most; each step draws how many")] = 1
+    clamped: Annotated[
+        float, Field(ge=0, le=1, description="Share of examples whose backbone error is cut off at 10 A")
+    ] = 0.9
+    hidden: Annotated[
+        float, Field(ge=0, le=0.9, description="Share of residues hidden and learned (ESMFold)")
+    ] = 0.15
+    fine_tune: Annotated[
+        bool, Field(description="Also learn geometry, aligned errors and which atoms are seen")
+    ] = False
+    validation: Annotated[
+        int, Field(ge=0, le=1000, description="Structures held back, at most a fifth of all")
+    ] = 0
+    shortest: Annotated[int, Field(ge=4, le=4096, description="Shorter chains are left out")] = 16
+    width: Annotated[int, Field(ge=16, le=1024, multiple_of=16, description="Channels of residues")] = 48
+    pair_width: Annotated[int, Field(ge=16, le=256, multiple_of=16, description="Channels of pairs")] = 32
+    blocks: Annotated[int, Field(ge=1, le=48, description="Blocks of the trunk or Evoformer")] = 1
+    structure_blocks: Annotated[int, Field(ge=1, le=16, description="Passes of the structure module")] = 4
+    checkpointing: Annotated[
+        bool,
+        Field(description="Keep only the inputs of each block for the gradients: slower, for long crops"),
+    ] = False
+
+
+class TrainOutputs(Ports):
+    """The model, what it makes of structures, and how good that is."""
+
+    model: Annotated[Weights, Field(description="config.json, safetensors and the record of the training")]
+    structures: Annotated[
+        Structures,
+        Field(description="What it makes of the structures held back, or of some it learned; mmCIF"),
+    ]
+    scores: Annotated[Json, Field(description="Mean scores of those, and what they are")]
+
+
+class TrainFolding(Operator[TrainInputs, TrainOutputs]):
+    """ESMFold or AlphaFold 2, from random weights or given ones, trained in this process."""
+
+    name = "fold.train"
+    version = 1
+    help = "Train a folding model on known structures"
+    family = "torch"
+    resources = Resources(cpu=2.0, memory_bytes=3 * 2**30)
+    Inputs = TrainInputs
+    Outputs = TrainOutputs
+
+    def run(self, inputs: TrainInputs, context: StepContext) -> TrainOutputs:
+        """Train, going on from a checkpoint of an earlier attempt where there is one.
+
+        Raises:
+            BadInput: no structures, a file that cannot be read, chains that cannot be learned, weights of
+                another model, sizes that contradict each other, or a training that diverged.
+        """
+        use_cores(context)
+        from foldase_models.recipes.folding import train_folding
+        from foldase_models.recipes.folding_models import save_trainee
+
+        structures = read_examples(_files(inputs), inputs.shortest, context)
+        longest = max(known.length for known in structures)
+        context.log(f"{len(structures)} chains, the longest has {longest} residues")
+        trainee = make_trainee(
+            inputs.model,
+            inputs.weights,
+            width=inputs.width,
+            pair_width=inputs.pair_width,
+            blocks=inputs.blocks,
+            structure_blocks=inputs.structure_blocks,
+            recycles=inputs.recycles,
+            seed=inputs.seed,
+        )
+        with model_errors("structures"):
+            found, record = train_folding(
+                trainee,
+                structures,
+                _recipe(inputs),
+                checkpoints=context.checkpoints,
+                watcher=_watcher(context),
+            )
+        tree, folder = context.new_tree("model"), context.new_tree("structures")
+        save_trainee(tree, trainee, record)
+        _write(folder, found, record, tree)
+        scores = {"scored": record["scored"], **record["scores"]}
+        context.log(", ".join(f"{name} {value:.3f}" for name, value in record["scores"].items()))
+        context.progress(1.0, "trained")
+        return TrainOutputs(model=tree, structures=folder, scores=scores)
+
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        """From steps and examples, for the small default model and chains of about 60 residues."""
+        steps, examples = known.get("steps", 300), known.get("structures_per_step", 1)
+        if not isinstance(steps, int) or not isinstance(examples, int):
+            return None
+        work = steps * examples
+        return Estimate(
+            seconds=(5.0 + 0.15 * work, 30.0 + 1.5 * work),
+            memory_bytes=800_000_000,
+            disk_bytes=20_000_000,
+            basis="the default sizes and chains of 60 residues on two cores",
+        )
+
+
+def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:
+    """Files with the names that people know them by.
+
+    Raises:
+        BadInput: neither a folder nor files.
+    """
+    found = [(path.name, path) for path in inputs.files]
+    if inputs.structures is not None:
+        found += [
+            (f"{name}{path.suffix}", path)
+            for name, path in structure_files(inputs.structures, "structures").items()
+        ]
+    if not found:
+        raise BadInput(
+            "there are no structures to learn from",
+            code="no_structures",
+            location=Location(path="with.structures"),
+            hint="give a folder as structures, or files one by one",
+        )
+    return found
+
+
+def _recipe(inputs: TrainInputs) -> Any:
+    """A ``FoldingRecipe``."""
+    from dataclasses import replace
+
+    from foldase_models.folding.losses import LossWeights
+    from foldase_models.folding.options import ForwardOptions
+    from foldase_models.recipes.folding import FoldingRecipe, published_training
+
+    weights = LossWeights.fine_tuning() if inputs.fine_tune else LossWeights()
+    return FoldingRecipe(
+        training=published_training(
+            steps=inputs.steps,
+            seed=inputs.seed,
+            learning_rate=inputs.learning_rate,
+            warmup_steps=max(1, min(1000, inputs.steps // 10)),
+            clip_norm=inputs.clip_norm,
+            average_decay=inputs.average_decay,
+        ),
+        losses=replace(weights, clamped_share=inputs.clamped),
+        crop=inputs.crop,
+        structures_per_step=inputs.structures_per_step,
+        recycles=inputs.recycles,
+        hidden_share=inputs.hidden,
+        validation=inputs.validation,
+        options=ForwardOptions(checkpoint=inputs.checkpointing),
+    )
+
+
+def _watcher(context: StepContext) -> Any:
+    """A ``Watcher`` that reports to the context and stops when it says so."""
+    from foldase_models.recipes.folding import Watcher
+
+    def on_step(report: Any) -> None:
+        context.check_cancelled()
+        context.progress(
+            0.98 * report.step / report.steps,
+            f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
+        )
+        if report.step == 1 or report.step % METRICS_EVERY == 0 or report.step == report.steps:
+            numbers = {"loss": report.loss, "learning_rate": report.learning_rate, **report.values}
+            context.metrics(numbers, at=float(report.step))
+
+    def on_validation(step: int, values: Mapping[str, float]) -> None:
+        context.metrics({f"validation_{name}": value for name, value in values.items()}, at=float(step))
+        context.log(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
+
+    return Watcher(step=on_step, validation=on_validation)
+
+
+def _write(folder: Path, found: list[Any], record: Mapping[str, Any], tree: Path) -> None:
+    """One mmCIF a structure that the model was looked at with."""
+    import hashlib
+
+    import numpy as np
+
+    from foldase_workflows.formats.predicted import PredictedStructure, Provenance
+    from foldase_workflows.formats.predicted_mmcif import write_mmcif
+
+    digest = hashlib.sha256((tree / "model.safetensors").read_bytes()).hexdigest()
+    training = record["recipe"]
+    made = Provenance(
+        model=record["kind"],
+        weights=digest,
+        seed=training["training"]["seed"],
+        recycles=training["recycles"],
+        options=training["options"],
+        versions={"torch": record["torch"]},
+    )
+    for one in found:
+        atoms = one.atoms
+        confidence = one.plddt if one.plddt.size else np.zeros(len(atoms.sequence), dtype=np.float32)
+        structure = PredictedStructure(
+            name=one.name,
+            chains=(atoms.sequence,),
+            positions=np.where(atoms.mask[..., None], atoms.positions, 0.0).astype(np.float32),
+            atom_mask=atoms.mask,
+            plddt=np.clip(confidence, 0.0, 100.0).astype(np.float32),
+            provenance=made,
+        )
+        write_mmcif(folder / f"{one.name}.cif", structure)
+
+
+OPERATOR = TrainFolding()
