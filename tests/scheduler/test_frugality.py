@@ -216,8 +216,18 @@ def test_what_the_operator_counted_comes_before_what_we_saw():
         (plan(1 << 20), 2 * GIB, None),
         (plan(2 * GIB), 2 * GIB, Cause.OOM_HOST),
         (plan(GIB), 9 * GIB, Cause.TIMEOUT),
+        (plan(GIB, device="gpu"), 9 * GIB, Cause.OOM_GPU),
     ],
-    ids=["no plan", "no prediction", "nothing held", "no peak", "noise", "less than predicted", "cut short"],
+    ids=[
+        "no plan",
+        "no prediction",
+        "nothing held",
+        "no peak",
+        "noise",
+        "less than predicted",
+        "cut short",
+        "a GPU's",
+    ],
 )
 def test_what_tells_nothing_teaches_nothing(told, peak, cause):
     assert ratio_of(told, peak, cause) is None

@@ -19,6 +19,11 @@ describe("planned and measured peak", () => {
     expect(measuredPeak(makeAttempt({ plan, peak_memory_bytes: 9 * GIB }))).toBe(2 * GIB);
   });
 
+  it("never takes the memory of the host for that of a GPU", () => {
+    const plan = makePlan({ predicted_peak_bytes: GIB, process_bytes: GIB, device: "gpu" });
+    expect(measuredPeak(makeAttempt({ plan, peak_memory_bytes: 9 * GIB }))).toBeNull();
+  });
+
   it("says nothing where nothing is known", () => {
     expect(plannedPeak(makeAttempt())).toBeNull();
     expect(measuredPeak(makeAttempt())).toBeNull();

@@ -58,7 +58,7 @@ class StepContext(ABC):
         calls add to the values. All are for people, except these:
 
         - ``predicted_peak_bytes``: what the attempt will hold at its peak, above what its process held when
-          it first called this; on a GPU, what it will hold there.
+          it first called this; where ``device`` is ``gpu``, what it will hold there.
         - ``correction``: the factor that the prediction contains, 1.0 where it is not given.
         - ``key``: what the error of a prediction depends on, besides the operator (the kind of model, the
           device); at most 64 characters.
