@@ -315,7 +315,7 @@ class ThriftyOutputs(Ports):
 
 
 class Thrifty(Operator[ThriftyInputs, ThriftyOutputs]):
-    """Predicts a quarter of what it takes, and takes half as much with each step of its frugality.
+    """Predicts half of what it takes, and takes half as much with each step of its frugality.
 
     Without any it holds for some seconds what it has taken, so that a guard can see it.
     """
@@ -330,7 +330,7 @@ class Thrifty(Operator[ThriftyInputs, ThriftyOutputs]):
     def run(self, inputs: ThriftyInputs, context: StepContext) -> ThriftyOutputs:
         size = inputs.bytes_wanted >> inputs.frugality
         correction = context.correction
-        context.plan({"predicted_peak_bytes": int(size / 4 * correction), "correction": correction})
+        context.plan({"predicted_peak_bytes": int(size / 2 * correction), "correction": correction})
         held = bytearray(size)
         # Written to: memory that is only asked for is not taken.
         for place in range(0, size, 4096):

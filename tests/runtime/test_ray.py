@@ -121,11 +121,12 @@ def test_a_step_killed_for_memory_succeeds_on_its_next_plan(live_platform: LiveP
     assert killed.peak_memory_bytes is not None
     assert killed.peak_memory_bytes > 1 << 30
     assert killed.plan is not None
-    assert killed.plan["predicted_peak_bytes"] == wanted // 4
+    assert killed.plan["predicted_peak_bytes"] == wanted // 2
     assert succeeded.plan is not None
-    assert 3 < succeeded.plan["correction"] <= 4
+    # The guard looks now and then, and kills somewhere between the limit and all that was wanted.
+    assert 1.4 < succeeded.plan["correction"] < 2.2
     assert succeeded.plan["predicted_peak_bytes"] == pytest.approx(
-        wanted / 2 / 4 * succeeded.plan["correction"], abs=1
+        wanted / 4 * succeeded.plan["correction"], abs=1
     )
     assert succeeded.changes == {"frugality": [0, 1], "memory_bytes": [300 << 20, 450 << 20]}
     assert detail.outputs is not None

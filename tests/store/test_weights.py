@@ -45,6 +45,7 @@ def refused(library, name):
 def test_folders_are_listed_by_name_with_kind_and_size(library, root):
     lay(root, "esm2-small")
     lay(root, "facebook/esmfold_v1", config__json='{"model_type": "esm", "is_folding_model": true}')
+    lay(root, "openfold", config__json='{"kind": "alphafold"}')
     lay(root, "params", config__json=None, model__safetensors=None, params__npz="arrays")
     lay(root, ".hidden")
     (root / "README.md").write_text("not weights")
@@ -54,6 +55,7 @@ def test_folders_are_listed_by_name_with_kind_and_size(library, root):
     assert found == [
         ("esm2-small", "esm", size, "waiting"),
         ("facebook/esmfold_v1", "esmfold", size + len(', "is_folding_model": true'), "waiting"),
+        ("openfold", "alphafold", len('{"kind": "alphafold"}') + len("tensors"), "waiting"),
         ("params", None, len("arrays"), "waiting"),
     ]
 

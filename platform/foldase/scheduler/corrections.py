@@ -20,8 +20,9 @@ Json = dict[str, Any]
 KEPT = 16
 LEAST, MOST = 0.5, 4.0
 QUARTILE = 0.75
-NOISE_BYTES = 32 << 20
-"""The interpreter's own ups and downs: a smaller prediction cannot be compared with resident memory."""
+NOISE_BYTES = 512 << 20
+"""Libraries that load late and the allocator hold up to 200 MiB that no plan counts: a smaller prediction
+cannot be compared with resident memory, and needs no correction either."""
 KEYS_KEPT = 64
 
 ALL = ""

@@ -363,9 +363,9 @@ def kind_of(folder: Path) -> str | None:
         return None
     if not isinstance(config, dict):
         return None
-    if config.get("is_folding_model") is True:
+    if config.get("is_folding_model") is True or "esmfold_config" in config:
         return "esmfold"
-    kind = config.get("model_type")
+    kind = config.get("kind", config.get("model_type"))
     return kind[:64] if isinstance(kind, str) else None
 
 

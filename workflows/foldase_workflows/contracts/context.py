@@ -54,8 +54,9 @@ class StepContext(ABC):
     def plan(self, values: Mapping[str, Any]) -> None:
         """Keep how this attempt will fit into memory, to be shown beside what it took.
 
-        Call it before the memory is taken: what is known of an attempt that was killed is its plan. Later
-        calls add to the values. All are for people, except these:
+        Call it when the libraries that the work needs are imported, and before the memory is taken: what is
+        known of an attempt that was killed is its plan. Later calls add to the values. All are for people,
+        except these:
 
         - ``predicted_peak_bytes``: what the attempt will hold at its peak, above what its process held when
           it first called this; where ``device`` is ``gpu``, what it will hold there.

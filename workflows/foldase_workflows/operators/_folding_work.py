@@ -60,6 +60,9 @@ class FoldingWork:
         buckets = self._plans(good, config, hardware)
         if not buckets:
             return
+        # What libraries hold is no part of the plan, and the platform counts from here on.
+        import foldase_models.folding.loading  # noqa: F401
+
         self.context.plan(told(buckets, kind=self.kind, correction=buckets[0].plan.correction))
         meter = PeakMeter(on_gpu=hardware.computes_on == "gpu")
         self._fold_buckets(buckets, meter)
