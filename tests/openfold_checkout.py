@@ -49,10 +49,16 @@ def _softmax_in_place(scores, _rows, _columns):
     scores.copy_(torch.softmax(scores, -1))
 
 
+def _softmax_gradient_in_place(shares, grad, values, *_sizes):
+    """Over shares the gradient of scores, from that of the output."""
+    of_shares = grad @ values.mT
+    shares.mul_(of_shares - (of_shares * shares).sum(-1, keepdim=True))
+
+
 _STAND_INS = {
     "ml_collections": {"ConfigDict": Settings, "FieldReference": lambda value, **_: value},
     "tree": {"map_structure": _map_structure},
-    "attn_core_inplace_cuda": {"forward_": _softmax_in_place},
+    "attn_core_inplace_cuda": {"forward_": _softmax_in_place, "backward_": _softmax_gradient_in_place},
     # Only for writing structures, which no test asks of it.
     "modelcif": {},
     **{

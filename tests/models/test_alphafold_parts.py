@@ -17,7 +17,7 @@ from foldase_models.folding.alphafold.embedders import (
     RecyclingEmbedder,
     embed_pairs,
 )
-from foldase_models.folding.alphafold.extra_msa import MSAColumnGlobalAttention
+from foldase_models.folding.alphafold.extra_msa import ExtraMSABlock, MSAColumnGlobalAttention
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers import EvoformerDims, working_set
 
@@ -127,6 +127,22 @@ def test_global_attention_of_columns(masked, inplace):
         found = layer(given, mask if masked else None, residual=True, inplace=inplace)
     close(found, m + wanted.detach())
     assert (found.data_ptr() == given.data_ptr()) == inplace
+
+
+def test_a_block_of_extra_rows():
+    """Row attention, global attention of columns, transition, outer product mean, then pairs alone."""
+    block = randomised(
+        ExtraMSABlock(replace(WIDTHS, c_m=5, c_hidden_msa_att=4, no_heads_msa=2, c_hidden_opm=3))
+    )
+    start, z = draw(3, 4, 5), draw(4, 4, 6, seed=2)
+    mask, pair_mask = draw(3, 4, seed=3) > -1, draw(4, 4, seed=4) > -1
+    m = start + block.msa_att_row(start, z, mask)
+    m = m + block.msa_att_col(m, mask)
+    m = m + block.msa_transition(m, mask)
+    pairs = block.pair_stack(z + block.outer_product_mean(m, mask), pair_mask)
+    found_m, found_z = block(start, z, mask, pair_mask)
+    close(found_m, m)
+    close(found_z, pairs)
 
 
 def made_templates(count=3, residues=5):

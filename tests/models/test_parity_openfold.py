@@ -27,6 +27,8 @@ pytestmark = pytest.mark.verify
 
 SINGLE = 2e-6
 """float32 against float32, of norms."""
+GRADIENTS = 1e-5
+"""The same of gradients, of the largest norm."""
 POSITIONS = 1e-3
 """A."""
 TEMPLATES_MATTER = 1e-2
@@ -175,6 +177,43 @@ def test_padding():
     record = record_of(20, 30, 0)
     passes = [padded(inputs, 5) for inputs in passes_of(config, record, 2)]
     judge(compared(config, record, passes, slice(0, 20), slice(0, config.features.clusters)))
+
+
+@pytest.mark.parametrize("name", ["model_1_ptm", "model_3"])
+def test_gradients(name):
+    """Of everything that is predicted, after a pass without gradients, with checkpoints of ours."""
+    config = reduced(name)
+    ours, record = model_of(config), record_of(16, 30, 2 if config.template else 0)
+    theirs = their_model(config, ours)
+    passes = passes_of(config, record, 2)
+    output = ours(passes, options=ForwardOptions(checkpoint=True), logits=True)
+    peer = theirs(batch_of(passes, atoms_of(record), padding=False))
+    heads = output.logits
+    own = [output.structure.positions, heads.plddt, heads.distogram, heads.masked_msa]
+    other = [peer[key] for key in ("lddt_logits", "distogram_logits", "masked_msa_logits")]
+    own.append(heads.experimentally_resolved)
+    other = [peer["sm"]["positions"], *other, peer["experimentally_resolved_logits"]]
+    if config.tm:
+        own.append(heads.aligned_error)
+        other.append(peer["tm_logits"])
+    found = gradients(own, ours)
+    wanted = gradients(other, theirs)
+    assert {their_key(key) for key in found} == set(wanted)
+    scale = max(float(grad.norm()) for grad in wanted.values())
+    worst = max(float((grad - wanted[their_key(key)]).norm()) for key, grad in found.items())
+    print(f"gradients: largest difference {worst:.1e}, largest norm {scale:.1e}")
+    assert worst <= GRADIENTS * scale
+
+
+def gradients(values, model):
+    """By key, of the sum of squares."""
+    loss = sum(value.square().mean() for value in values)
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, named.values(), allow_unused=True)
+    return {
+        key: torch.zeros_like(named[key]) if grad is None else grad
+        for key, grad in zip(named, found, strict=True)
+    }
 
 
 @torch.no_grad()
