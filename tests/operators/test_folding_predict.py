@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import gemmi
@@ -233,6 +234,24 @@ def test_a_record_that_runs_out_of_memory_leaves_the_others(weights, fasta, cont
     assert asked == ["long"]
     assert status(outputs)["dimer"]["structures"][0]["reused"]
     assert outputs.failed == 0
+
+
+def test_what_a_record_held_is_given_back_before_the_next_one(weights, fasta, run, monkeypatch):
+    class Tensor:
+        pass
+
+    held = []
+
+    def fault(record):
+        if record.name == "dimer":  # the shorter one comes first
+            tensor = Tensor()
+            held.append(weakref.ref(tensor))
+            raise MemoryError("no room")
+        assert held[0]() is None
+
+    count_folds(monkeypatch, fault)
+    run(OPERATOR, sequences=fasta, weights=weights, recycles=0, frugality=8, allow_failures=0.5)
+    assert held
 
 
 @pytest.mark.verify

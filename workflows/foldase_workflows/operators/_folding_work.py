@@ -23,7 +23,7 @@ from foldase_workflows.operators._folding_plan import (
 )
 from foldase_workflows.operators._folding_ports import FoldInputs
 from foldase_workflows.operators._folding_store import FinishedFolds
-from foldase_workflows.operators._record_failures import is_lack_of_memory, let_go
+from foldase_workflows.operators._record_failures import is_lack_of_memory, let_go, without_frames
 
 if TYPE_CHECKING:
     from foldase_models.folding.prediction import Folder
@@ -110,6 +110,8 @@ class FoldingWork:
                             folder, loaded_for = None, None  # the old weights go before the new ones come
                             folder, loaded_for = self._load(bucket), bucket.plan.options
                         made = self._fold_one(folder, job, seed, sample, meter, done, share)
+                        if made is None:
+                            let_go()
                     if made is not None:
                         self.made.append(made)
                     done += share
@@ -190,8 +192,7 @@ class FoldingWork:
         except (MemoryError, RuntimeError) as error:
             if not is_lack_of_memory(error):
                 raise
-            job.error = error
-            let_go()
+            job.error = without_frames(error)
             return None
         took = {
             "seconds": round(time.monotonic() - began, 3),

@@ -18,8 +18,14 @@ def is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
+def without_frames(error: BaseException) -> BaseException:
+    """The error without the frames it came through, which would keep what they hold in memory."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
+    return error
+
+
 def let_go() -> None:
-    """Give back what a record that ran out of memory left behind."""
+    """Give back what a record that ran out of memory left behind; call it when its error was handled."""
     import gc
 
     import torch

@@ -23,7 +23,12 @@ from foldase_workflows.contracts import (
 )
 from foldase_workflows.contracts.ports import Fasta, Predictions, Table, Weights
 from foldase_workflows.operators._models import model_errors, use_cores
-from foldase_workflows.operators._record_failures import check_failures, is_lack_of_memory, let_go
+from foldase_workflows.operators._record_failures import (
+    check_failures,
+    is_lack_of_memory,
+    let_go,
+    without_frames,
+)
 
 if TYPE_CHECKING:
     from foldase_models.folding.esm2 import Esm2
@@ -120,6 +125,8 @@ class EsmContacts(Operator[ContactsInputs, ContactsOutputs]):
         good = [result for result in results if result.error is None]
         for number, result in enumerate(good):
             _predict(model, result, inputs, context, writer, (number, len(good)))
+            if result.error is not None:
+                let_go()
         failed = {result.name: result.error for result in results if result.error is not None}
         check_failures(failed, len(results), context, allowed=inputs.allow_failures, may_try_again=False)
         writer.complete(
@@ -236,8 +243,7 @@ def _predict(
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise
-        result.error = error
-        let_go()
+        result.error = without_frames(error)
         return
     shown = {name: value for name, value in result.scores.items() if isinstance(value, float)}
     writer.add(Prediction(result.key, contacts, sequence=sequence, scores=shown))
