@@ -12,7 +12,7 @@ from foldase_kernels.outer_product_mean import cpu as outer_cpu
 from foldase_kernels.outer_product_mean import cpu_tiles as outer_tiles
 from foldase_kernels.transition import cpu as transition_cpu
 from foldase_kernels.transition import cpu_tiles as transition_tiles
-from foldase_kernels.triangle_multiplication import cpu as triangle_cpu
+from foldase_kernels.transition import triton as transition_triton
 from foldase_kernels.triangle_multiplication import cpu_tiles as triangle_tiles
 from foldase_kernels.triangle_multiplication import triton as triangle_triton
 from foldase_models.layers import EvoformerBlock, EvoformerDims, row_groups, working_set
@@ -124,7 +124,9 @@ def test_folding_planner_knows_the_constants_of_the_kernels():
     assert cpu_kernels.TRIANGLE_BLOCKS == triangle_tiles.FORWARD_BLOCKS
     assert gpu_kernels.TRIANGLE_SHARE == triangle_triton.GROUP_SHARE
     assert gpu_kernels.LEAST_CHANNELS == triangle_triton.LEAST_CHANNELS
-    assert triangle_cpu.SMALL_PRODUCTS > 0  # in place it is never asked
+    widest = gpu_kernels.WIDEST_OF_FLOAT32, gpu_kernels.WIDEST_OF_HALF
+    assert widest == tuple(transition_triton.MAX_CHANNELS[own] for own in (torch.float32, torch.bfloat16))
+    assert widest[1] == transition_triton.MAX_CHANNELS[torch.float16]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from foldase_models.errors import ModelError
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.planning import Hardware, plan_inference
+from foldase_models.planning.__main__ import main
 from foldase_models.planning.configs import PUBLISHED
 
 GIB = 2**30
@@ -127,6 +130,19 @@ def test_folding_planner_a_plan_is_plain_values_and_a_table():
         "float32",
     ):
         assert words in table
+
+
+SHOWN = re.compile(r"```\n\$ python -m foldase_models\.planning ([^\n]*)\n(.*?)```", re.DOTALL)
+
+
+def test_folding_planner_prints_what_its_documentation_shows(capsys):
+    text = (Path(__file__).parents[2] / "docs" / "folding-memory.md").read_text(encoding="utf-8")
+    shown = SHOWN.findall(text)
+    assert len(shown) >= 3
+    for arguments, printed in shown:
+        main(arguments.split())
+        told = capsys.readouterr()
+        assert (told.out or told.err).strip() == printed.strip()
 
 
 def test_folding_planner_samples_take_time_and_no_memory():

@@ -190,7 +190,7 @@ class AlphaFoldCost:
             ledger.make(4 * pairs)
             ledger.make(WIDE * taken * N * 3 * DISTANCE_BINS)
 
-    def work(self, N: int, *, recycles: int) -> dict[str, float]:
+    def work(self, N: int, forms: Forms, *, recycles: int) -> dict[str, float]:
         """Floating point operations by part, all passes."""
         config = self.config
         total: dict[str, float] = {}
@@ -199,8 +199,8 @@ class AlphaFoldCost:
             for part, work in parts.items():
                 total[part] = total.get(part, 0.0) + (recycles + 1) * times * work
 
-        add(parameters.evoformer_work(config.evoformer, self.rows, N), config.evoformer_blocks)
-        extra = parameters.evoformer_work(config.extra_msa, self.extra, N)
+        add(parameters.evoformer_work(config.evoformer, self.rows, N, forms), config.evoformer_blocks)
+        extra = parameters.evoformer_work(config.extra_msa, self.extra, N, forms)
         c_e, heads = config.extra_msa.c_m, config.extra_msa.no_heads_msa
         inner = config.extra_msa.c_hidden_msa_att * heads
         extra["attention along columns of the alignment"] = (
@@ -208,6 +208,7 @@ class AlphaFoldCost:
         )
         add(extra, config.extra_msa_blocks)
         if config.template is not None:
-            add(parameters.pair_stack_work(config.template, N), config.template_blocks * self.shown_templates)
+            times = config.template_blocks * self.shown_templates
+            add(parameters.pair_stack_work(config.template, N, forms), times)
         add({"structure module": parameters.structure_work(config.structure, N)}, 1)
         return total

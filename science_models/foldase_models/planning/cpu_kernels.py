@@ -18,7 +18,6 @@ ATTENTION_TILE = 4 * 2**20
 ATTENTION_QUERIES = 128
 SMALL_HIDDEN = 4 * 2**20
 TRANSITION_TILE = 2**20
-SMALL_PRODUCTS_TRIANGLE = 2 * 2**20
 TRIANGLE_SHARE = 4
 TRIANGLE_SMALL = 4 * 2**20
 TRIANGLE_PAIRS = 1024
@@ -127,16 +126,24 @@ def _transition_at_once(
     ledger.flash(x + WIDE * positions)
 
 
+def _triangle_buffers(forms: Forms) -> int:
+    return 2 if forms.item == WIDE else 3
+
+
+def triangle_channels(forms: Forms, *, residues: int, hidden: int) -> int:
+    """How many channels a triangle multiplication takes at once; for each group it reads z anew."""
+    channel = residues * residues * WIDE
+    budget = max(forms.scaled(hidden * channel // TRIANGLE_SHARE), forms.scaled(TRIANGLE_SMALL))
+    return min(hidden, max(1, budget // (_triangle_buffers(forms) * channel)))
+
+
 def triangle_multiplication(ledger: Ledger, forms: Forms, *, residues: int, width: int, hidden: int) -> None:
     """``foldase_kernels.triangle_multiplication.cpu``, in place."""
     size, wide = residues, WIDE
-    own = WIDE if forms.item == WIDE else forms.item
-    buffers = 2 if own == WIDE else 3
-    channel = size * size * wide
+    buffers, channel = _triangle_buffers(forms), size * size * wide
+    channels = triangle_channels(forms, residues=residues, hidden=hidden)
     with ledger.frame():
-        ledger.make(own * hidden * size * size)
-        budget = max(forms.scaled(hidden * channel // TRIANGLE_SHARE), forms.scaled(TRIANGLE_SMALL))
-        channels = min(hidden, max(1, budget // (buffers * channel)))
+        ledger.make(forms.item * hidden * size * size)
         pairs = size * min(size, max(1, forms.scaled(TRIANGLE_PAIRS) // size))
         ledger.make(2 * channel + buffers * channels * channel)
         ledger.make(wide * pairs * (4 * channels + TRIANGLE_BLOCKS * max(width, hidden)))

@@ -67,7 +67,7 @@ class EsmFoldCost:
         ledger.make(structure.output_bytes(config.structure, N) + WIDE * 3 * N * (recycles + 1))
         _heads(ledger, forms, config, N)
 
-    def work(self, N: int, *, recycles: int) -> dict[str, float]:
+    def work(self, N: int, forms: Forms, *, recycles: int) -> dict[str, float]:
         """Floating point operations by part, all passes."""
         config, trunk = self.config, self.config.trunk
         language, L = config.language, N + 2
@@ -75,9 +75,8 @@ class EsmFoldCost:
         of_sequence = parameters.self_attention_work(1, N, c_s, inner) + 16.0 * N * c_s * c_s
         to_pairs = 2.0 * N * N * trunk.c_z * (trunk.c_z // 2) + 2.0 * N * N * trunk.c_z * trunk.sequence_heads
         passes = (recycles + 1) * trunk.no_blocks
-        work = {
-            part: passes * count for part, count in parameters.pair_stack_work(pair_dims(trunk), N).items()
-        }
+        of_pairs = parameters.pair_stack_work(pair_dims(trunk), N, forms)
+        work = {part: passes * count for part, count in of_pairs.items()}
         work["sequence"] = passes * (of_sequence + to_pairs)
         work["structure module"] = (recycles + 1) * parameters.structure_work(config.structure, N)
         attention = 4.0 * L * L * language.hidden_size

@@ -12,6 +12,7 @@ from foldase_models.planning.ledger import Ledger
 
 TRIANGLE_SHARE = 4
 LEAST_CHANNELS = 32
+WIDEST_OF_FLOAT32, WIDEST_OF_HALF = 256, 512
 
 
 def attention(ledger: Ledger, forms: Forms, call: Attention) -> None:
@@ -22,7 +23,9 @@ def attention(ledger: Ledger, forms: Forms, call: Attention) -> None:
 def transition(
     ledger: Ledger, forms: Forms, *, positions: int, width: int, hidden: int, gated: bool = False
 ) -> None:
-    """In place, nothing."""
+    """In place, nothing; layers too wide for the kernel run in plain torch, their hidden layer whole."""
+    if width > (WIDEST_OF_FLOAT32 if forms.item == WIDE else WIDEST_OF_HALF):
+        ledger.flash(WIDE * positions * (2 * width + (3 if gated else 1) * hidden))
 
 
 def triangle_multiplication(ledger: Ledger, forms: Forms, *, residues: int, width: int, hidden: int) -> None:

@@ -18,15 +18,15 @@ from foldase_models.planning.forms import GROUP, ITEM, Forms
 from foldase_models.planning.hardware import Hardware, gibibytes
 from foldase_models.planning.ledger import Ledger
 from foldase_models.planning.plan import Plan
-from foldase_models.planning.time import Rates, rates_of
+from foldase_models.planning.time import rates_of
 
 CPU_GROUPS = tuple(GROUP >> step for step in range(5))
 GPU_GROUPS = tuple(2**power for power in (28, 26, 24, 22))
 """Bytes of groups that are tried, the fastest first."""
 GPU_CONTEXT_BYTES = 700 * 2**20
 """Of a CUDA context and the libraries' workspaces; from other people's figures, not measured here."""
-MOST_RESIDUES = 2**16
-"""Beyond it no answer is looked for."""
+GPU_HOST_BYTES = 3 * 2**30
+"""Main memory of a process that uses a GPU: torch with its CUDA libraries; likewise not measured."""
 
 
 class Cost(Protocol):
@@ -47,8 +47,8 @@ class Cost(Protocol):
     def replay(self, ledger: Ledger, forms: Forms, N: int, *, recycles: int) -> None:
         """What the forward pass makes and drops, its answer at the end alive."""
 
-    def work(self, N: int, *, recycles: int) -> dict[str, float]:
-        """Floating point operations by part."""
+    def work(self, N: int, forms: Forms, *, recycles: int) -> dict[str, float]:
+        """By part, as ``parameters.pair_stack_work``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +182,9 @@ def _plan(request: _Request, options: ForwardOptions) -> Plan:
         parts=ledger.peaks,
         peak_part=ledger.place or ("representations",),
         peak={},
-        seconds=_seconds(request, options, rates_of(hardware), waiting),
+        seconds=_seconds(request, options, forms, waiting),
         correction=request.correction,
+        notes=(f"time: {rates_of(hardware).basis}",),
     )
     in_memory = waiting if cost.waits_in(hardware.computes_on) == "ram" else 0
     return replace(plan, peak=_tiers(plan, in_memory))
@@ -193,14 +194,13 @@ def _tiers(plan: Plan, waiting: int) -> dict[str, int]:
     here = plan.held["process"] + plan.predicted_peak_bytes
     if plan.hardware.computes_on == "cpu":
         return {"ram": here}
-    return {"gpu": here, "ram": PROCESS_BYTES + plan.held["inputs"] + waiting}
+    return {"gpu": here, "ram": GPU_HOST_BYTES + plan.held["inputs"] + waiting}
 
 
-def _seconds(request: _Request, options: ForwardOptions, rates: Rates, waiting: int) -> tuple[float, float]:
-    work = request.cost.work(request.residues, recycles=request.recycles)
-    seconds = rates.seconds(work, options)
-    if waiting:
-        seconds += (request.recycles + 1) * waiting / rates.weights_per_second
+def _seconds(request: _Request, options: ForwardOptions, forms: Forms, waiting: int) -> tuple[float, float]:
+    rates = rates_of(request.hardware)
+    work = request.cost.work(request.residues, forms, recycles=request.recycles)
+    seconds = rates.seconds(work, options) + (request.recycles + 1) * waiting / rates.weights_per_second
     return rates.spread[0] * seconds * request.samples, rates.spread[1] * seconds * request.samples
 
 

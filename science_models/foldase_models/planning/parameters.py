@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from foldase_models.layers.dims import EvoformerDims
 from foldase_models.layers.structure_dims import StructureDims
+from foldase_models.planning.cpu_kernels import triangle_channels
+from foldase_models.planning.forms import Forms, ceil_div
+
+AGAIN = "pairs, read for each group of channels"
 
 
 def linear(width_in: int, width_out: int, *, bias: bool = True) -> int:
@@ -70,19 +74,20 @@ def self_attention_work(rows: int, positions: int, width: int, inner: int) -> fl
     return 2.0 * rows * positions * (5 * width * inner + 2 * positions * inner)
 
 
-def pair_stack_work(dims: EvoformerDims, N: int) -> dict[str, float]:
-    """By part."""
+def pair_stack_work(dims: EvoformerDims, N: int, forms: Forms) -> dict[str, float]:
+    """By part; under :data:`AGAIN` not operations, but numbers of z that are read again and again."""
     c, hidden, inner = dims.c_z, dims.c_hidden_mul, dims.c_hidden_pair_att * dims.no_heads_pair
     pairs = float(N) * N
     multiplication = 2 * (2.0 * pairs * (5 * c * hidden + c * c) + 2.0 * pairs * N * hidden)
     return {
         "triangle multiplication": multiplication,
+        AGAIN: 2 * pairs * c * ceil_div(hidden, triangle_channels(forms, residues=N, hidden=hidden)),
         "triangle attention": 2 * self_attention_work(N, N, c, inner),
         "transition of pairs": 4.0 * pairs * c * c * dims.transition_n,
     }
 
 
-def evoformer_work(dims: EvoformerDims, S: int, N: int) -> dict[str, float]:
+def evoformer_work(dims: EvoformerDims, S: int, N: int, forms: Forms) -> dict[str, float]:
     """By part, of one block."""
     inner, hidden = dims.c_hidden_msa_att * dims.no_heads_msa, dims.c_hidden_opm
     outer = min(
@@ -94,7 +99,7 @@ def evoformer_work(dims: EvoformerDims, S: int, N: int) -> dict[str, float]:
         "attention along columns of the alignment": self_attention_work(N, S, dims.c_m, inner),
         "transition of the alignment": 4.0 * S * N * dims.c_m**2 * dims.transition_n,
         "outer product mean": outer + 4.0 * S * N * dims.c_m * hidden,
-        **pair_stack_work(dims, N),
+        **pair_stack_work(dims, N, forms),
     }
 
 

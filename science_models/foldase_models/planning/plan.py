@@ -28,6 +28,7 @@ class Plan:
         seconds: (low, high) wall time of all samples.
         correction: measured over predicted peak of earlier runs, taken into ``peak``.
         step, steps: this plan among those for the same request, from 0, the fastest, to the most frugal.
+        notes: what else people should know.
     """
 
     model: str
@@ -91,7 +92,7 @@ class Plan:
         asked += f", {self.recycles} recycles, {self.samples} sample{'s' if self.samples > 1 else ''}"
         lines = [asked, f"plan {self.step + 1} of {self.steps}, from the fastest to the most frugal", ""]
         lines += [*self._tiers(), "", *self._holders(), "", *self._parts(), "", *self._forms()]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, "", *self.notes])
 
     def _tiers(self) -> list[str]:
         budgets = self.hardware.tiers()
@@ -101,7 +102,7 @@ class Plan:
             if size
         ]
         corrected = "" if self.correction == 1.0 else f", with a correction of {self.correction:.2f}"
-        time = f"time         {told_seconds(self.seconds[0])} to {told_seconds(self.seconds[1])}"
+        time = f"  time         {told_seconds(self.seconds[0])} to {told_seconds(self.seconds[1])}"
         return ["predicted peak" + corrected, *(f"  {a:<10} {b:>12} {c}" for a, b, c in rows), time]
 
     def _holders(self) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.planning.forms import GROUP
 from foldase_models.planning.hardware import Hardware
+from foldase_models.planning.parameters import AGAIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +56,28 @@ def rates_of(hardware: Hardware) -> Rates:
 
 
 CPU = Rates(
-    flops=2e10,
-    parts={},
-    halving=0.05,
+    flops=4e10,
+    parts={
+        "attention along rows of the alignment": 4e10,
+        "attention along columns of the alignment": 5.5e10,
+        "transition of the alignment": 7e10,
+        "outer product mean": 6e10,
+        "triangle multiplication": 8e10,
+        AGAIN: 3e8,
+        "triangle attention": 3e10,
+        "transition of pairs": 6.7e10,
+        "structure module": 2.4e10,
+    },
+    halving=0.2,
     weights_per_second=1e9,
-    spread=(0.4, 2.5),
-    basis="one core of a shared machine",
+    spread=(0.7, 5.0),
+    basis="rates of one core on layers of full width at N = 256 and 448; more where others use the machine",
 )
 GPU = Rates(
     flops=1e14,
-    parts={},
+    parts={AGAIN: 1e12},
     halving=0.02,
     weights_per_second=2e10,
     spread=(0.3, 4.0),
-    basis="not measured",
+    basis="no GPU was measured; a tenth of what makers tell of their matrix units",
 )
