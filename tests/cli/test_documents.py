@@ -143,5 +143,5 @@ def test_schema_lists_operators(command: Command) -> None:
     assert "cli.greet@1: greets, and says so in the log" in done.out
     assert "= 1" in done.out
     references = [item["reference"] for item in command("schema", "operators", "--json").json["items"]]
-    assert references == ["cli.folder@1", "cli.greet@1", "cli.wait@1"]
+    assert references == ["cli.fold@1", "cli.folder@1", "cli.greet@1", "cli.wait@1"]
     assert command("schema", "nonsense").status == 2
