@@ -32,12 +32,13 @@ WHOLE = 2**34
 
 
 def make(residues, dims=None):
-    """A block with weights that are not 0, and s and z."""
+    """A block whose updates are as large as what they are added to, and s and z."""
     torch.manual_seed(0)
     block = TrunkBlock(dims or TrunkDims()).eval()
     with torch.no_grad():
         for parameter in block.parameters():
-            parameter.copy_(torch.randn_like(parameter) * parameter.shape[-1] ** -0.5)
+            spread = parameter.shape[-1] ** -0.5 if parameter.ndim > 1 else 1.0
+            parameter.copy_(torch.randn_like(parameter) * spread)
     c_s, c_z = block.layernorm_1.normalized_shape[0], block.tri_mul_out.linear_z.out_features
     return block, torch.randn(1, residues, c_s), torch.randn(1, residues, residues, c_z)
 
@@ -57,6 +58,7 @@ def test_chunks_change_a_block_by_rounding_only(group_bytes):
     dims = TrunkDims(c_s=64, c_z=32, sequence_head_width=16, pair_head_width=8)
     block, s, z = make(72, dims)
     expected = run(block, s, z.clone(), WHOLE)
+    assert all(apart(*pair) > 0.3 for pair in zip(expected, (s, z), strict=True))
     found = run(block, s, z.clone(), group_bytes)
     assert all(apart(*pair) <= CHUNKED for pair in zip(found, expected, strict=True))
 

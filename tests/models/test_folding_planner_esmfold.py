@@ -13,7 +13,7 @@ from foldase_models.folding.esmfold.weights import load_esmfold
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.planning import Hardware, plan_inference
 from foldase_models.planning.esmfold import EsmFoldCost
-from foldase_models.planning.forms import Forms
+from foldase_models.planning.forms import ITEM, Forms
 from foldase_models.planning.ledger import Ledger
 
 PRECISION = 0.1
@@ -31,13 +31,15 @@ LANGUAGE = Esm2Config(
 FULL = EsmFoldConfig(language=LANGUAGE, trunk=TrunkDims(no_blocks=2))
 
 
-def compare(config, residues, recycles, group_bytes):
+def compare(config, residues, recycles, group_bytes, dtype="float32"):
     """Predicted over counted peak."""
     ledger = Ledger()
-    forms = Forms(group_bytes=group_bytes)
+    forms = Forms(group_bytes=group_bytes, item=ITEM[dtype])
     EsmFoldCost(config).replay(ledger, forms, residues, recycles=recycles)
-    options = ForwardOptions(group_bytes=group_bytes)
-    found = counted(EsmFold(config).eval(), residues, options, recycles)
+    options = ForwardOptions(group_bytes=group_bytes, dtype=dtype)
+    model = EsmFold(config).to(getattr(torch, dtype)).eval()
+    model.trunk.structure_module.float()
+    found = counted(model, residues, options, recycles)
     print(f"N = {residues}: {ledger.peak / 2**20:.2f} MiB in {ledger.place}, counted {found / 2**20:.2f} MiB")
     return ledger.peak / found
 
@@ -53,6 +55,10 @@ def compare(config, residues, recycles, group_bytes):
 )
 def test_folding_planner_esmfold_peak_is_what_is_counted(config, residues, recycles, group_bytes):
     assert compare(config, residues, recycles, group_bytes) == pytest.approx(1, abs=PRECISION)
+
+
+def test_folding_planner_esmfold_in_half_precision_too():
+    assert compare(NARROW, 40, 0, 2**20, "bfloat16") == pytest.approx(1, abs=PRECISION)
 
 
 @pytest.mark.verify
