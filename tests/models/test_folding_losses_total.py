@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from counted_memory import LiveBytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loss_cases import BLOCKS, SEQUENCE, heads_of, prediction_of, truth_of
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.losses import HiddenLetters, LossWeights, Predicted, Truth, folding_losses
+from foldase_models.folding.losses.fape import sidechain_fape
 from foldase_models.layers import working_set
 from foldase_models.layers.atoms import frames_to_atom14, torsions_to_frames
 from foldase_models.layers.rigid import Rigid
@@ -167,6 +169,23 @@ def test_row_groups_change_neither_losses_nor_gradients():
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one.detach(), other.detach(), atol=EXACT, rtol=EXACT)
         assert one.abs().sum() > 0
+
+
+@pytest.mark.verify
+def test_frames_and_atoms_are_never_all_held_against_each_other():
+    count = 64
+    groups = Rigid.identity((1, count, 8), like=torch.zeros(()))
+    turns = torch.randn(1, count, 8, 6, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    atoms = torch.randn(1, count, 14, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    known = torch.ones(1, count, 14, dtype=torch.bool)
+    with LiveBytes() as memory:
+        loss = sidechain_fape(
+            groups.compose_update(turns), groups, known[..., :8], atoms, atoms.detach(), known
+        )
+        loss.sum().backward()
+    held_at_once = 4 * 3 * (8 * count) * (14 * count)
+    assert memory.peak < held_at_once
+    assert atoms.grad.abs().sum() > 0
 
 
 def test_gradients_are_those_of_finite_differences():

@@ -18,6 +18,8 @@ Kind = Literal["esmfold", "alphafold"]
 LANGUAGE_WIDTH, LANGUAGE_LAYERS, LANGUAGE_HEADS = 32, 2, 4
 """Of the language model of an ESMFold that starts from nothing; it stays random."""
 HEAD_WIDTH = 16
+POSITION_BINS = 64
+"""Offsets that a small trunk tells apart: it has few blocks to learn long ones from short ones."""
 
 
 def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: StepContext) -> list[Any]:
@@ -123,6 +125,7 @@ def _esmfold(
             sequence_head_width=HEAD_WIDTH,
             pair_head_width=HEAD_WIDTH,
             no_blocks=blocks,
+            position_bins=POSITION_BINS,
         ),
         structure=StructureDims(
             c_s=width,

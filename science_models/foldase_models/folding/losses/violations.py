@@ -34,7 +34,8 @@ class Violations:
 
     Attributes:
         bond: length of the peptide bond.
-        angles: at its two ends, as cosines.
+        angles: at its two ends, as cosines; their own spread counts at both (at C the authors' code has that
+            of the bond length).
         between: overlap of atoms of different residues, summed, per atom.
         within: distances inside residues, likewise.
         residues: residues of which an atom is in violation, boolean ``[..., N]``.
