@@ -18,7 +18,9 @@ from foldase_workflows.contracts.failures import OUT_OF_MEMORY, Cause
 Json = dict[str, Any]
 
 KEPT = 16
-LEAST, MOST = 0.5, 4.0
+LEAST, MOST = 0.8, 4.0
+"""Bounds of a correction. A worker that kept freed memory from an earlier attempt seems to need less than it
+does: what is learned may make later plans a little bolder, and much more careful."""
 QUARTILE = 0.75
 NOISE_BYTES = 512 << 20
 """Libraries that load late and the allocator hold up to 200 MiB that no plan counts: a smaller prediction
