@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from quick_folds import QuickFold
 
 from foldase_workflows.contracts.context import StepContext
 from foldase_workflows.contracts.registry import Registry, default_registry
@@ -167,6 +168,7 @@ def quick_registry() -> Registry:
         QuickCouple(),
         QuickEvaluate(),
         QuickReport(),
+        QuickFold(),
     ]
     replaced = {operator.reference for operator in quick}
     return Registry([*quick, *(one for one in default_registry() if one.reference not in replaced)])

@@ -10,13 +10,13 @@ const HEIGHT = 84;
 
 interface ConfidenceTrackProps {
   values: Float32Array;
-  sequence: string | null;
+  nameOf: (residue: number) => string;
   selection: Selection | null;
   onSelect: (selection: Selection | null) => void;
 }
 
 /** Confidence along the chain. Dragging selects residues, here, on the map and in the structure. */
-export function ConfidenceTrack({ values, sequence, selection, onSelect }: ConfidenceTrackProps) {
+export function ConfidenceTrack({ values, nameOf, selection, onSelect }: ConfidenceTrackProps) {
   const { ref, width } = useElementSize();
   const [hover, setHover] = useState<number | null>(null);
   const [start, setStart] = useState<number | null>(null);
@@ -63,11 +63,8 @@ export function ConfidenceTrack({ values, sequence, selection, onSelect }: Confi
       <p className={classes.readout}>
         {hover !== null ? (
           <>
-            <strong className="mono">
-              {sequence?.[hover] ?? ""}
-              {hover + 1}
-            </strong>{" "}
-            {(values[hover] as number).toFixed(1)}, {bandOf(values[hover] as number).name.toLowerCase()}
+            <strong className="mono">{nameOf(hover)}</strong> {(values[hover] as number).toFixed(1)},{" "}
+            {bandOf(values[hover] as number).name.toLowerCase()}
           </>
         ) : (
           `Mean ${average?.toFixed(1) ?? "unknown"} of 100. Drag over the bars to select residues.`

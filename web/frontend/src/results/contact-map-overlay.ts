@@ -1,4 +1,4 @@
-/** What moves over a contact map: the cursor and the selection. */
+/** What lies over a map of pairs: lines between chains, the cursor and the selection. */
 import type { Selection, Window } from "./contact-map-data";
 
 interface Scene {
@@ -6,15 +6,24 @@ interface Scene {
   side: number;
   cursor: { row: number; column: number } | null;
   selection: Selection | null;
+  /** Residues before which a line is drawn across. */
+  separators: readonly number[];
   dark: boolean;
 }
 
 /** Draws over the cells, in units of the page. */
 export function drawOverlay(context: CanvasRenderingContext2D, scene: Scene): void {
-  const { window, side, cursor, selection, dark } = scene;
+  const { window, side, cursor, selection, separators, dark } = scene;
   const cellWidth = side / (window.right - window.left);
   const cellHeight = side / (window.bottom - window.top);
   context.clearRect(0, 0, side, side);
+  context.fillStyle = dark ? "#f2a35c" : "#b04a00";
+  for (const border of separators) {
+    if (border > window.top && border < window.bottom)
+      context.fillRect(0, (border - window.top) * cellHeight - 0.75, side, 1.5);
+    if (border > window.left && border < window.right)
+      context.fillRect((border - window.left) * cellWidth - 0.75, 0, 1.5, side);
+  }
   if (selection) {
     const x = (selection.columns.from - window.left) * cellWidth;
     const y = (selection.rows.from - window.top) * cellHeight;

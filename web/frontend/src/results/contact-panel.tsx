@@ -17,14 +17,15 @@ import classes from "./results.module.css";
 
 interface ContactPanelProps {
   map: ContactMap;
-  sequence: string | null;
+  nameOf: (residue: number) => string;
+  separators: readonly number[];
   cutoff: number | null;
   selection: Selection | null;
   onSelect: (selection: Selection | null) => void;
 }
 
 /** The contact map with its scale, its threshold and what stands under the cursor. */
-export function ContactPanel({ map, sequence, cutoff, selection, onSelect }: ContactPanelProps) {
+export function ContactPanel({ map, nameOf, separators, cutoff, selection, onSelect }: ContactPanelProps) {
   const [threshold, setThreshold] = useState(0);
   const [hover, setHover] = useState<Pair | null>(null);
   const [zoom, setZoom] = useState<Window | null>(null);
@@ -59,13 +60,14 @@ export function ContactPanel({ map, sequence, cutoff, selection, onSelect }: Con
         map={map}
         window={zoom ?? whole}
         threshold={threshold}
+        separators={separators}
         selection={selection}
         onSelect={onSelect}
         onHover={setHover}
       />
       <output className={classes.readout} aria-live="polite" data-readout={hover ? "pair" : "none"}>
         {hover ? (
-          <Readout pair={hover} sequence={sequence} map={map} />
+          <Readout pair={hover} nameOf={nameOf} map={map} />
         ) : (
           "Point at the map, or focus it and use the arrow keys."
         )}
@@ -93,13 +95,18 @@ function toWindow({ rows, columns }: Selection): Window {
   return { top: rows.from, bottom: rows.to + 1, left: columns.from, right: columns.to + 1 };
 }
 
-function Readout({ pair, sequence, map }: { pair: Pair; sequence: string | null; map: ContactMap }) {
-  const name = (index: number) => `${sequence?.[index] ?? ""}${index + 1}`;
+interface ReadoutProps {
+  pair: Pair;
+  nameOf: (residue: number) => string;
+  map: ContactMap;
+}
+
+function Readout({ pair, nameOf, map }: ReadoutProps) {
   const close = pair.j - pair.i < Math.max(1, map.minSeparation);
   return (
     <>
       <strong className="mono">
-        {name(pair.i)}, {name(pair.j)}
+        {nameOf(pair.i)}, {nameOf(pair.j)}
       </strong>
       {close ? (
         <span> too close along the chain to be scored</span>

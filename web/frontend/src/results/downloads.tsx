@@ -7,7 +7,13 @@ import classes from "./results.module.css";
 
 /** What the page was drawn from, to be taken away. Folders of arrays come as zip files. */
 export function Downloads({ outputs, run }: { outputs: ResultOutputs; run: string }) {
-  const all = [...outputs.reports, ...outputs.tables, ...outputs.structures, ...outputs.predictions];
+  const all = [
+    ...outputs.reports,
+    ...outputs.tables,
+    ...outputs.structures,
+    ...outputs.predictions,
+    ...outputs.trees,
+  ];
   return (
     <Panel title="Downloads">
       <ul className={classes.downloads}>

@@ -14,16 +14,19 @@ export interface ResultOutputs {
   structures: Shown[];
   tables: Shown[];
   reports: Shown[];
+  /** Folders of arrays of no more special a kind, for example the `folds` of `fold.predict`. */
+  trees: Shown[];
 }
 
 /** Sorts artifacts by kind. The outputs of the run come first; the same bytes are listed once. */
 export function findOutputs(items: readonly RunArtifact[]): ResultOutputs {
-  const found: ResultOutputs = { predictions: [], structures: [], tables: [], reports: [] };
+  const found: ResultOutputs = { predictions: [], structures: [], tables: [], reports: [], trees: [] };
   const places: Record<string, Shown[]> = {
     predictions: found.predictions,
     structures: found.structures,
     table: found.tables,
     report: found.reports,
+    tree: found.trees,
   };
   const seen = new Set<string>();
   const makersOf = (digest: string) =>

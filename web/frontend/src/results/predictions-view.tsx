@@ -7,7 +7,9 @@ import { groupQuery } from "@/api/artifacts";
 import { LoadingLines } from "@/ui/loading";
 import { Notice } from "@/ui/notice";
 import { ProblemAlert } from "@/ui/problem-alert";
+import { entryOfTarget, type FoldResults } from "./folds";
 import { type ResultOutputs, type Shown, structuresOf } from "./outputs";
+import { RankingTable } from "./ranking-table";
 import classes from "./results.module.css";
 import { TargetView } from "./target-view";
 
@@ -23,8 +25,14 @@ interface PredictionsAttributes {
   complete?: boolean;
 }
 
+interface PredictionsViewProps {
+  outputs: ResultOutputs;
+  folds: FoldResults;
+  scores: ReactNode;
+}
+
 /** Choose the predictions and the target, then look at it. `scores` stand beside the list of contacts. */
-export function PredictionsView({ outputs, scores }: { outputs: ResultOutputs; scores: ReactNode }) {
+export function PredictionsView({ outputs, folds, scores }: PredictionsViewProps) {
   const { predictions: wanted } = route.useSearch();
   const navigate = route.useNavigate();
   const shown =
@@ -50,7 +58,8 @@ export function PredictionsView({ outputs, scores }: { outputs: ResultOutputs; s
     <Targets
       key={shown.artifact.digest}
       shown={shown}
-      structures={structuresOf(shown, outputs.structures)}
+      outputs={outputs}
+      folds={folds}
       scores={scores}
       picker={picker}
     />
@@ -59,12 +68,13 @@ export function PredictionsView({ outputs, scores }: { outputs: ResultOutputs; s
 
 interface TargetsProps {
   shown: Shown;
-  structures: Shown | null;
+  outputs: ResultOutputs;
+  folds: FoldResults;
   scores: ReactNode;
   picker: ReactNode;
 }
 
-function Targets({ shown, structures, scores, picker }: TargetsProps) {
+function Targets({ shown, outputs, folds, scores, picker }: TargetsProps) {
   const { target: wanted } = route.useSearch();
   const navigate = route.useNavigate();
   const root = useQuery(groupQuery(shown.artifact.digest, ""));
@@ -82,8 +92,18 @@ function Targets({ shown, structures, scores, picker }: TargetsProps) {
   const targets = attributes.targets ?? root.data.groups;
   const target = targets.find((one) => one === wanted) ?? targets[0];
   if (!target) return <Notice kind="warning" title="These predictions hold no targets" />;
+  const current = { predictions: shown.artifact.digest, target };
   return (
     <>
+      {folds.rankings.map((ranking) => (
+        <RankingTable
+          key={ranking.shown.artifact.digest}
+          ranking={ranking}
+          results={folds}
+          predictions={outputs.predictions}
+          current={current}
+        />
+      ))}
       <div className={classes.pickers}>
         {picker}
         <NativeSelect
@@ -109,7 +129,8 @@ function Targets({ shown, structures, scores, picker }: TargetsProps) {
         minSeparation={attributes.min_separation ?? 1}
         method={attributes.method ?? null}
         eitherHand={attributes.handedness !== undefined}
-        structures={structures?.artifact ?? null}
+        structures={structuresOf(shown, outputs.structures)?.artifact ?? null}
+        fold={entryOfTarget(folds, shown, target)}
         scores={scores}
       />
     </>

@@ -1,5 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
+import { useMemo } from "react";
 
 import { runArtifactsQuery, runQuery } from "@/api/queries";
 import { isFinished, type Run, type RunArtifact } from "@/api/types";
@@ -10,10 +11,12 @@ import { Empty } from "@/ui/notice";
 import { Page } from "@/ui/page";
 import { ProblemAlert } from "@/ui/problem-alert";
 import { Downloads } from "./downloads";
+import { FoldFailures } from "./fold-failures";
 import { findOutputs } from "./outputs";
 import { PredictionsView } from "./predictions-view";
 import classes from "./results.module.css";
 import { ScorePanel } from "./score-table";
+import { useFoldResults } from "./use-fold-results";
 
 const route = getRouteApi("/runs/$id/results");
 
@@ -46,7 +49,8 @@ export function ResultsPage() {
 }
 
 function LoadedResults({ run, items }: { run: Run; items: RunArtifact[] }) {
-  const outputs = findOutputs(items);
+  const outputs = useMemo(() => findOutputs(items), [items]);
+  const folds = useFoldResults(outputs);
   const nothing = outputs.predictions.length === 0 && outputs.tables.length === 0;
   const scores = outputs.tables.map(({ artifact }) => (
     <ScorePanel key={artifact.digest} artifact={artifact} />
@@ -72,7 +76,14 @@ function LoadedResults({ run, items }: { run: Run; items: RunArtifact[] }) {
       }
     >
       {nothing && <NoResults run={run} />}
-      {outputs.predictions.length > 0 ? <PredictionsView outputs={outputs} scores={scores} /> : scores}
+      {folds?.statuses.map(({ shown, value }) => (
+        <FoldFailures key={shown.artifact.digest} status={value} />
+      ))}
+      {outputs.predictions.length === 0 && scores}
+      {outputs.predictions.length > 0 && !folds && <LoadingLines lines={8} what="the predictions" />}
+      {outputs.predictions.length > 0 && folds && (
+        <PredictionsView outputs={outputs} folds={folds} scores={scores} />
+      )}
       {items.length > 0 && <Downloads outputs={outputs} run={run.id} />}
     </Page>
   );

@@ -5,15 +5,18 @@ import { type ReactNode, useMemo } from "react";
 import { arrayQuery, fileUrl, groupQuery } from "@/api/artifacts";
 import { artifactQuery } from "@/api/queries";
 import type { Artifact, GroupInfo } from "@/api/types";
+import type { ResidueRange } from "@/structure/mol-viewer";
 import { StructureView } from "@/structure/structure-view";
 import { formatNumber } from "@/ui/format";
 import { DownloadIcon } from "@/ui/icons";
 import { LoadingLines } from "@/ui/loading";
 import { Panel } from "@/ui/page";
 import { ProblemAlert } from "@/ui/problem-alert";
+import { type Chain, chainBorders, chainsOf, rangesInChains, residueName } from "./chains";
 import { BandLegend, ConfidenceTrack } from "./confidence-track";
 import { formatSelection, parseSelection, type Selection, toContactMap } from "./contact-map-data";
 import { ContactPanel } from "./contact-panel";
+import type { FoldEntry } from "./folds";
 import classes from "./results.module.css";
 import { TopContacts } from "./top-contacts";
 
@@ -28,6 +31,8 @@ interface TargetViewProps {
   /** Whether the mirror image of a structure explains the predictions as well. */
   eitherHand: boolean;
   structures: Artifact | null;
+  /** Where its other arrays lie, for a target that was folded. */
+  fold: FoldEntry | null;
   scores: ReactNode;
 }
 
@@ -54,10 +59,13 @@ export function TargetView(props: TargetViewProps) {
 }
 
 function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo }) {
-  const { digest, target, cutoff, minSeparation, method, eitherHand, structures, scores } = props;
+  const { digest, target, cutoff, minSeparation, method, eitherHand, structures, fold, scores } = props;
   const has = (name: string) => group.arrays.some((array) => array.name === name);
   const attributes = group.attributes as TargetAttributes;
   const sequence = attributes.sequence ?? null;
+  const chains = useChains(fold);
+  const separators = useMemo(() => chainBorders(chains), [chains]);
+  const nameOf = (residue: number) => residueName(chains, sequence, residue);
   const probability = useQuery(arrayQuery(digest, `${target}/contact_probability`));
   const truth = useQuery({ ...arrayQuery(digest, `${target}/truth`), enabled: has("truth") });
   const confidence = useQuery({ ...arrayQuery(digest, `${target}/confidence`), enabled: has("confidence") });
@@ -68,10 +76,8 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
   const [selection, select] = useSelection(map?.length ?? 0);
   const ranges = useMemo(
     () =>
-      selection
-        ? [selection.rows, selection.columns].map(({ from, to }) => ({ from: from + 1, to: to + 1 }))
-        : [],
-    [selection],
+      selection ? [selection.rows, selection.columns].flatMap((range) => rangesInChains(chains, range)) : [],
+    [selection, chains],
   );
   const failed = [probability, truth, confidence].find((query) => query.isError);
 
@@ -85,12 +91,19 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
     );
   }
   if (!map) return <LoadingLines lines={8} what="the contact map" />;
-  const contacts = <TopContacts map={map} sequence={sequence} selection={selection} onSelect={select} />;
+  const contacts = <TopContacts map={map} nameOf={nameOf} selection={selection} onSelect={select} />;
   return (
     <div className={classes.target} data-target={target}>
-      <TargetFacts length={map.length} method={method} scores={attributes.scores} />
+      <TargetFacts length={map.length} chains={chains.length} method={method} scores={attributes.scores} />
       <div className={classes.pair}>
-        <ContactPanel map={map} sequence={sequence} cutoff={cutoff} selection={selection} onSelect={select} />
+        <ContactPanel
+          map={map}
+          nameOf={nameOf}
+          separators={separators}
+          cutoff={cutoff}
+          selection={selection}
+          onSelect={select}
+        />
         {structures ? (
           <StructurePanel target={target} structures={structures} ranges={ranges} eitherHand={eitherHand} />
         ) : (
@@ -103,7 +116,7 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
       {confidence.data && (
         <ConfidenceTrack
           values={Float32Array.from(confidence.data.data)}
-          sequence={sequence}
+          nameOf={nameOf}
           selection={selection}
           onSelect={select}
         />
@@ -116,6 +129,20 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
       )}
     </div>
   );
+}
+
+interface RecordAttributes {
+  chains?: string[];
+}
+
+const NO_CHAINS: Chain[] = [];
+
+/** The chains of a folded target; none where it is not known how many there are, or not yet. */
+function useChains(fold: FoldEntry | null): Chain[] {
+  const path = `inputs/${fold?.record ?? ""}`;
+  const record = useQuery({ ...groupQuery(fold?.digest ?? "", path), enabled: fold !== null });
+  const sequences = (record.data?.attributes as RecordAttributes | undefined)?.chains;
+  return useMemo(() => (sequences ? chainsOf(sequences) : NO_CHAINS), [sequences]);
 }
 
 /** The selected residues live in the address, so that a link shows the same to others. */
@@ -134,14 +161,17 @@ function useSelection(length: number): [Selection | null, (selection: Selection 
 
 interface TargetFactsProps {
   length: number;
+  chains: number;
   method: string | null;
   scores: Record<string, number> | undefined;
 }
 
-function TargetFacts({ length, method, scores }: TargetFactsProps) {
+function TargetFacts({ length, chains, method, scores }: TargetFactsProps) {
   return (
     <p className={classes.facts}>
-      <span>{length} residues</span>
+      <span>
+        {length} residues{chains > 1 && ` in ${chains} chains`}
+      </span>
       {method && <span>method {method}</span>}
       {Object.entries(scores ?? {}).map(([name, value]) => (
         <span key={name}>
@@ -155,7 +185,7 @@ function TargetFacts({ length, method, scores }: TargetFactsProps) {
 interface StructurePanelProps {
   target: string;
   structures: Artifact;
-  ranges: { from: number; to: number }[];
+  ranges: ResidueRange[];
   eitherHand: boolean;
 }
 

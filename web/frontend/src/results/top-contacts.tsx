@@ -10,18 +10,17 @@ const FIRST = 10;
 
 interface TopContactsProps {
   map: ContactMap;
-  sequence: string | null;
+  nameOf: (residue: number) => string;
   selection: Selection | null;
   onSelect: (selection: Selection) => void;
 }
 
 /** The most probable pairs as text: the map for those who cannot see or point at it. */
-export function TopContacts({ map, sequence, selection, onSelect }: TopContactsProps) {
+export function TopContacts({ map, nameOf, selection, onSelect }: TopContactsProps) {
   const [all, setAll] = useState(false);
   const pairs = useMemo(() => topContacts(map, map.length), [map]);
   const shown = all ? pairs : pairs.slice(0, FIRST);
   const right = pairs.filter((pair) => pair.isContact).length;
-  const name = (index: number) => `${sequence?.[index] ?? ""}${index + 1}`;
   const chosen = selection ? formatSelection(selection) : "";
 
   return (
@@ -58,7 +57,7 @@ export function TopContacts({ map, sequence, selection, onSelect }: TopContactsP
                       aria-pressed={chosen === formatSelection(own)}
                       onClick={() => onSelect(own)}
                     >
-                      {name(pair.i)}, {name(pair.j)}
+                      {nameOf(pair.i)}, {nameOf(pair.j)}
                     </button>
                   </td>
                   <td className={table.number}>{pair.j - pair.i}</td>

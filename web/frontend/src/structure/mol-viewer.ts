@@ -12,8 +12,9 @@ import { PluginSpec } from "molstar/lib/mol-plugin/spec.js";
 import { CartoonRepresentationProvider } from "molstar/lib/mol-repr/structure/representation/cartoon.js";
 import { Color } from "molstar/lib/mol-util/color/index.js";
 
-/** Inclusive range of residues, counted from 1 along the chain. */
+/** Inclusive range of residues, counted from 1 along the chain; of every chain where none is named. */
 export interface ResidueRange {
+  chain?: string;
   from: number;
   to: number;
 }
@@ -22,7 +23,13 @@ export interface ViewerOptions {
   background: number;
   /** Draw less finely: for machines without a graphics card. */
   frugal: boolean;
-  onHover: (residue: number | null) => void;
+  onHover: (residue: Residue | null) => void;
+}
+
+/** A residue, counted from 1 along its chain. */
+export interface Residue {
+  chain: string;
+  number: number;
 }
 
 const MARK = Color(0x2a66cf);
@@ -82,7 +89,11 @@ export class MolViewer {
     lociSelects.deselectAll();
     if (!this.structure || ranges.length === 0) return 0;
     const loci = StructureElement.Loci.fromSchema(this.structure, {
-      items: ranges.map(({ from, to }) => ({ beg_label_seq_id: from, end_label_seq_id: to })),
+      items: ranges.map(({ chain, from, to }) => ({
+        ...(chain === undefined ? {} : { label_asym_id: chain }),
+        beg_label_seq_id: from,
+        end_label_seq_id: to,
+      })),
     });
     if (StructureElement.Loci.isEmpty(loci)) return 0;
     lociSelects.select({ loci }, false);
@@ -116,7 +127,7 @@ export class MolViewer {
     });
   }
 
-  private reportHover(onHover: (residue: number | null) => void): void {
+  private reportHover(onHover: (residue: Residue | null) => void): void {
     const location = StructureElement.Location.create(undefined);
     this.plugin.behaviors.interaction.hover.subscribe(({ current }) => {
       if (!StructureElement.Loci.is(current.loci)) {
@@ -124,7 +135,14 @@ export class MolViewer {
         return;
       }
       const first = StructureElement.Loci.getFirstLocation(current.loci, location);
-      onHover(first ? StructureProperties.residue.label_seq_id(first) : null);
+      onHover(
+        first
+          ? {
+              chain: StructureProperties.chain.label_asym_id(first),
+              number: StructureProperties.residue.label_seq_id(first),
+            }
+          : null,
+      );
     });
   }
 }

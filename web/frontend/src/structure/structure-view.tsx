@@ -7,7 +7,7 @@ import { fetchRaw } from "@/api/client";
 import { LoadingLines } from "@/ui/loading";
 import { Notice } from "@/ui/notice";
 import { ProblemAlert } from "@/ui/problem-alert";
-import type { MolViewer, ResidueRange } from "./mol-viewer";
+import type { MolViewer, Residue, ResidueRange } from "./mol-viewer";
 import classes from "./structure.module.css";
 import { detectWebGl } from "./webgl";
 
@@ -63,7 +63,7 @@ function Scene({ text, label, ranges, frugal }: SceneProps) {
   const [viewer, setViewer] = useState<MolViewer | null>(null);
   const [shown, setShown] = useState<string | null>(null);
   const [marked, setMarked] = useState(0);
-  const [hover, setHover] = useState<number | null>(null);
+  const [hover, setHover] = useState<Residue | null>(null);
   const [error, setError] = useState<unknown>(null);
   const firstScheme = useRef(scheme);
 
@@ -132,7 +132,11 @@ function Scene({ text, label, ranges, frugal }: SceneProps) {
         )}
       </div>
       <div className={classes.under}>
-        <span className="muted">{hover === null ? "Drag turns, scrolling zooms." : `Residue ${hover}`}</span>
+        <span className="muted">
+          {hover === null
+            ? "Drag turns, scrolling zooms."
+            : `Residue ${hover.number} of chain ${hover.chain}`}
+        </span>
         <Button size="compact-xs" variant="default" onClick={() => viewer?.resetView()} disabled={!viewer}>
           Reset the view
         </Button>
