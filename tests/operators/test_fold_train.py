@@ -140,6 +140,7 @@ def test_the_steps_of_the_catalog_fit_together(make_context):
 
 
 @pytest.mark.verify
+@pytest.mark.timeout(1800)  # a minute of one core, which others may share
 def test_the_catalog_learns_its_structures_by_heart(make_context):
     known = run_catalog(make_context)
     means = known["steps.compare.summary"]["mean"]
