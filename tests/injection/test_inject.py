@@ -219,6 +219,20 @@ def test_a_module_that_cannot_be_called_is_refused(model):
         foldase_models.inject(model)
 
 
+@torch.no_grad()
+def test_hooks_stay(model):
+    residues, _ = sequences()
+    layer, calls = model.trunk.blocks[1].tri_att_end, []
+    layer.register_forward_hook(
+        lambda module, args, kwargs, out: calls.append((type(module).__name__, sorted(kwargs))),
+        with_kwargs=True,
+    )
+    foldase_models.inject(model, kinds=["triangle attention"])
+    calls.clear()
+    model(residues, num_recycles=0)
+    assert calls == [("InjectedTriangleAttention", ["chunk_size", "mask"])]
+
+
 def test_one_injection_at_a_time(model):
     report = foldase_models.inject(model)
     with pytest.raises(ModelError) as caught:

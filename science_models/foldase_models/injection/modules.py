@@ -47,7 +47,7 @@ def adopt(ours: nn.Module, theirs: nn.Module) -> None:
     for held in ("_parameters", "_buffers", "_modules"):
         setattr(ours, held, dict(getattr(theirs, held)))
     for name, value in vars(theirs).items():
-        if name.endswith("_hooks"):
+        if "_hook" in name or name == "_non_persistent_buffers_set":
             setattr(ours, name, value)
     ours.training = theirs.training
 
