@@ -66,3 +66,36 @@ def test_the_ranking_opens_each_structure(visitor: Visitor, run: str) -> None:
     expect(page).not_to_have_url(re.compile("sel="))
     expect(page.get_by_role("region", name="Structure").get_by_role("link")).to_have_text("pair_rank_2.cif")
     assert visitor.violations() == []
+
+
+def test_errors_of_pairs_are_read_with_the_keyboard(visitor: Visitor, run: str) -> None:
+    page = visitor.open(f"/runs/{run}/results?target=pair")
+    plot = visitor.see("[data-plot=pae]")
+    expect(plot).to_have_attribute("data-length", "18")
+    expect(page.locator("[data-target=pair]")).to_contain_text("Lines part the chains")
+    plot.focus()
+    for key in ("Shift+ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    pae = make_structure("pair", 1).pae
+    assert pae is not None
+    row, column = 10, 1
+    readout = page.locator("[data-errors=pair]")
+    expect(readout).to_have_text(f"A:K2 {pae[row, column]:.1f} Å off where B:T3 is aligned")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"sel=11(%2C|,)2$"))
+    assert visitor.violations() == []
+
+
+def test_a_block_of_errors_is_selected_everywhere(visitor: Visitor, run: str) -> None:
+    page = visitor.open(f"/runs/{run}/results?target=mono")
+    box = visitor.see("[data-plot=pae]").bounding_box()
+    assert box is not None
+    cell = box["width"] / len(RECORDS["mono"][0])
+    page.mouse.move(box["x"] + 15.5 * cell, box["y"] + 2.5 * cell)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 20.5 * cell, box["y"] + 6.5 * cell, steps=4)
+    page.mouse.up()
+    expect(page).to_have_url(re.compile(r"sel=3-7(%2C|,)16-21"))
+    expect(page.get_by_role("button", name="Clear 3-7,16-21")).to_be_visible()
+    page.get_by_role("button", name="Zoom in on errors").click()
+    expect(page.get_by_role("button", name="Show all errors")).to_be_visible()

@@ -161,3 +161,15 @@ def test_bytes_stored_under_a_wrong_chunk(running: Running, client: httpx.Client
     (folder / "target" / "letters" / "c" / "0" / "0").write_bytes(b"not a chunk")
     tree = store_tree(running, folder)
     problem(client.get(f"{API}/artifacts/{tree.digest}/arrays/target/letters"), 500, "damaged")
+
+
+def test_a_part_that_the_client_has_is_not_sent_again(client: httpx.Client, tree: Artifact) -> None:
+    address = f"{API}/artifacts/{tree.digest}/arrays/large"
+    asked = {"start": "0,0", "stop": "256,256"}
+    first = client.get(address, params=asked)
+    again = client.get(address, params=asked, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get(
+        address, params={**asked, "stop": "256,255"}, headers={"If-None-Match": first.headers["etag"]}
+    )
+    np.testing.assert_array_equal(array_of(other), LARGE[:256, :255])

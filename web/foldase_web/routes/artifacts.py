@@ -113,7 +113,8 @@ def download_artifact_file(
                 "X-Shape": {"schema": {"type": "string"}, "description": "for example `40,64`"},
                 "X-Dtype": {"schema": {"type": "string"}, "description": "numpy name, for example `float32`"},
             },
-        }
+        },
+        304: {"description": "The values that the client already has."},
     },
 )
 def get_artifact_array(
@@ -124,9 +125,10 @@ def get_artifact_array(
     stop: Annotated[
         str | None, Query(max_length=200, description="index after the last of every axis")
     ] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One array of a zarr tree, or a part of it."""
-    return artifacts.array(services, digest, path, start, stop)
+    return artifacts.array(services, digest, path, start, stop, if_none_match)
 
 
 @router.get("/artifacts/{digest}/attributes", operation_id="get_artifact_root_attributes")

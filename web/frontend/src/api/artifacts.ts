@@ -53,11 +53,25 @@ export function decodeArray(bytes: ArrayBuffer, dtype: string, shape: string): N
 }
 
 export function arrayQuery(digest: string, path: string) {
+  return partQuery(digest, path, "");
+}
+
+/** A part of an array: the first index of every axis, and the one after the last. */
+export function arrayPartQuery(
+  digest: string,
+  path: string,
+  start: readonly number[],
+  stop: readonly number[],
+) {
+  return partQuery(digest, path, `?start=${start.join(",")}&stop=${stop.join(",")}`);
+}
+
+function partQuery(digest: string, path: string, part: string) {
   return queryOptions({
-    queryKey: ["array", digest, path],
+    queryKey: ["array", digest, path, part],
     queryFn: async ({ signal }) => {
       const answer = await fetchRaw(
-        `${ROOT}/${encodeURIComponent(digest)}/arrays/${encodePath(path)}`,
+        `${ROOT}/${encodeURIComponent(digest)}/arrays/${encodePath(path)}${part}`,
         signal,
       );
       const dtype = answer.headers.get("X-Dtype") ?? "";

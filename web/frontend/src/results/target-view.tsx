@@ -17,6 +17,7 @@ import { BandLegend, ConfidenceTrack } from "./confidence-track";
 import { formatSelection, parseSelection, type Selection, toContactMap } from "./contact-map-data";
 import { ContactPanel } from "./contact-panel";
 import type { FoldEntry } from "./folds";
+import { PaePanel } from "./pae-panel";
 import classes from "./results.module.css";
 import { TopContacts } from "./top-contacts";
 
@@ -91,26 +92,41 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
     );
   }
   if (!map) return <LoadingLines lines={8} what="the contact map" />;
+  const contactMap = (
+    <ContactPanel
+      map={map}
+      nameOf={nameOf}
+      separators={separators}
+      cutoff={cutoff}
+      selection={selection}
+      onSelect={select}
+    />
+  );
   const contacts = <TopContacts map={map} nameOf={nameOf} selection={selection} onSelect={select} />;
+  const tables = (
+    <div className={classes.target}>
+      {contacts}
+      {scores}
+    </div>
+  );
   return (
     <div className={classes.target} data-target={target}>
       <TargetFacts length={map.length} chains={chains.length} method={method} scores={attributes.scores} />
       <div className={classes.pair}>
-        <ContactPanel
-          map={map}
-          nameOf={nameOf}
-          separators={separators}
-          cutoff={cutoff}
-          selection={selection}
-          onSelect={select}
-        />
-        {structures ? (
+        {!fold && contactMap}
+        {structures && (
           <StructurePanel target={target} structures={structures} ranges={ranges} eitherHand={eitherHand} />
-        ) : (
-          <div className={classes.target}>
-            {contacts}
-            {scores}
-          </div>
+        )}
+        {!fold && !structures && tables}
+        {fold && (
+          <PaePanel
+            key={`${fold.digest} ${fold.path}`}
+            fold={fold}
+            nameOf={nameOf}
+            separators={separators}
+            selection={selection}
+            onSelect={select}
+          />
         )}
       </div>
       {confidence.data && (
@@ -121,7 +137,13 @@ function LoadedTarget({ group, ...props }: TargetViewProps & { group: GroupInfo 
           onSelect={select}
         />
       )}
-      {structures && (
+      {fold && (
+        <div className={classes.pair}>
+          {contactMap}
+          {tables}
+        </div>
+      )}
+      {!fold && structures && (
         <div className={classes.pair}>
           {contacts}
           <div className={classes.target}>{scores}</div>
