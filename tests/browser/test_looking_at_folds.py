@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser_support import Visitor
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from quick_folds import RECORDS, make_structure
 from web_support import API, Running, wait_until
 
@@ -99,3 +101,13 @@ def test_a_block_of_errors_is_selected_everywhere(visitor: Visitor, run: str) ->
     expect(page.get_by_role("button", name="Clear 3-7,16-21")).to_be_visible()
     page.get_by_role("button", name="Zoom in on errors").click()
     expect(page.get_by_role("button", name="Show all errors")).to_be_visible()
+
+
+def test_a_narrow_dark_window_breaks_no_rule(browser: Browser, platform: Running, run: str) -> None:
+    look: dict[str, Any] = {"viewport": {"width": 320, "height": 700}, "color_scheme": "dark"}
+    with contextlib.closing(Visitor(browser, platform.url, **look)) as visitor:
+        visitor.sign_in(platform.services.accounts.new_code())
+        page = visitor.open(f"/runs/{run}/results?target=pair&sel=3-7,10-12")
+        visitor.see("[data-plot=pae]")
+        assert visitor.violations() == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= look["viewport"]["width"]
