@@ -90,7 +90,7 @@ def relative(found, wanted):
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-@pytest.mark.parametrize("chunk", [None, 4])
+@pytest.mark.parametrize("chunk", [None, pytest.param(4, marks=pytest.mark.verify)])
 @torch.no_grad()
 def test_a_whole_model_predicts_the_same(model, chunk):
     residues, mask = sequences()
