@@ -47,7 +47,7 @@ WEBGL, NO_WEBGL = "--use-angle=swiftshader", "--disable-3d-apis"
 """WebGL on a CPU is slow: only a test that looks at structures has it, drawn without noise on the console."""
 
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
-PATIENCE_MS = 120_000
+PATIENCE_MS = 30_000
 
 
 def find_chromium() -> str | None:

@@ -284,7 +284,6 @@ def test_what_the_library_does_not_take_is_named(quick_library):
     assert "the arguments have 8 bytes" in message
 
 
-@verify
 def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
     folder, units = one_backward(tmp_path / "csrc")
     library = build_backward(folder, tmp_path / "checked.so", *SANITIZERS, units=units)
