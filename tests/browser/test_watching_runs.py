@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 import httpx
 import pytest
 from browser_support import Visitor, quick_platform
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import APIResponse, Browser, Error, Route, expect
 from quick_operators import POINTS, gate, quick_registry
-from web_support import API, Running, serving
+from web_support import API, Running, serving, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -66,6 +67,35 @@ def test_a_run_is_watched_from_start_to_end(visitor: Visitor, platform: Running)
     lines = Path(download.value.path()).read_text().splitlines()
     assert len(lines) == POINTS
     expect(page.get_by_role("link", name="Results")).to_be_visible()
+
+
+def test_a_first_answer_that_is_overtaken_by_the_end_of_the_run_is_not_what_stays(
+    visitor: Visitor, platform: Running
+) -> None:
+    gate.clear()
+    run = submit(platform, seed=19)
+    held: list[tuple[Route, APIResponse]] = []
+
+    def hold_the_first(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page = visitor.page
+    page.route(f"**/api/v1/runs/{run}", hold_the_first)
+    with page.expect_response(lambda answer: answer.url.endswith("/events") or "/events?" in answer.url):
+        page.goto(f"{visitor.url}/runs/{run}")
+    gate.set()
+    with platform.client() as client:
+        wait_until(lambda: client.get(f"{API}/runs/{run}").json()["state"] == "succeeded")
+    # More than the page collects before it draws: whatever the stream said by now is taken in.
+    page.wait_for_timeout(500)
+    [(route, answer)] = held
+    assert answer.json()["state"] != "succeeded"
+    with contextlib.suppress(Error):  # the page may have given this request up
+        route.fulfill(response=answer)
+    expect(page.locator("[data-run-state=succeeded]")).to_be_visible()
 
 
 def test_the_list_of_runs_is_live_and_is_filtered_by_its_address(visitor: Visitor, platform: Running) -> None:

@@ -62,7 +62,9 @@ function LoadedCluster({ cluster }: { cluster: Cluster }) {
     <div className={classes.stack} data-cluster={cluster.state}>
       <p className={classes.state}>
         <strong>{STATES[cluster.state]}</strong>
-        {cluster.message && cluster.message !== cluster.state && <span className="muted"> {cluster.message}</span>}
+        {cluster.message && cluster.message !== cluster.state && (
+          <span className="muted"> {cluster.message}</span>
+        )}
       </p>
       {cluster.nodes.length > 0 ? (
         <NodeCards nodes={cluster.nodes} />

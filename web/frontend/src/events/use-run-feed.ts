@@ -4,6 +4,7 @@ import { useEffect, useState } from "react";
 import { keys } from "@/api/queries";
 import { isFinished, type Run } from "@/api/types";
 import { applyGrowth, applyRunEvents, type Growth } from "./reducer";
+import { readAnew, SnapshotFollower } from "./snapshot";
 import { EventStream, type FeedEvent, type StreamStatus } from "./stream";
 
 export interface RunFeed {
@@ -32,19 +33,22 @@ export function useRunFeed(id: string, finished: boolean): RunFeed {
       setStatus("closed");
       return;
     }
+    const follower = new SnapshotFollower(client, { queryKey: keys.run(id), exact: true }, (events) =>
+      client.setQueryData<Run>(keys.run(id), (run) => (run ? applyRunEvents(run, events) : run)),
+    );
     const onEvents = (events: FeedEvent[]) => {
-      client.setQueryData<Run>(keys.run(id), (run) => (run ? applyRunEvents(run, events) : run));
+      follower.receive(events);
       setGrowth((known) => applyGrowth(known, events));
       refreshDetails(events);
     };
     const refreshDetails = (events: FeedEvent[]) => {
       const changed = new Set(events.filter(({ kind }) => DETAILS.has(kind)).map((event) => event.data.step));
-      for (const step of changed) if (step) void client.invalidateQueries({ queryKey: keys.step(id, step) });
+      for (const step of changed) if (step) void readAnew(client, { queryKey: keys.step(id, step) });
       if (events.some((event) => event.kind === "run.outputs" || isStepSuccess(event))) {
-        void client.invalidateQueries({ queryKey: keys.runArtifacts(id) });
+        void readAnew(client, { queryKey: keys.runArtifacts(id) });
       }
       if (events.some((event) => event.kind === "run.outputs" || isRunEnd(event))) {
-        void client.invalidateQueries({ queryKey: keys.run(id), exact: true });
+        void readAnew(client, { queryKey: keys.run(id), exact: true });
       }
       if (events.some((event) => event.kind === "cluster.state")) {
         void client.invalidateQueries({ queryKey: keys.health });
@@ -53,9 +57,12 @@ export function useRunFeed(id: string, finished: boolean): RunFeed {
     const stream = new EventStream(`/api/v1/runs/${encodeURIComponent(id)}/events`, {
       onEvents,
       onStatus: setStatus,
-      onResync: () => void client.invalidateQueries({ queryKey: keys.run(id) }),
+      onResync: () => void readAnew(client, { queryKey: keys.run(id) }),
     });
-    return () => stream.close();
+    return () => {
+      stream.close();
+      follower.close();
+    };
   }, [client, id, finished]);
 
   return { status, growth };

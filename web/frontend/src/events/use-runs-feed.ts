@@ -4,6 +4,7 @@ import { useEffect, useState } from "react";
 import { keys } from "@/api/queries";
 import type { RunSummary } from "@/api/types";
 import { applyToRows } from "./reducer";
+import { readAnew, SnapshotFollower } from "./snapshot";
 import { EventStream, type FeedEvent, type StreamStatus } from "./stream";
 
 interface Page {
@@ -17,7 +18,7 @@ export function useRunsFeed(): StreamStatus {
   const [status, setStatus] = useState<StreamStatus>("connecting");
 
   useEffect(() => {
-    const onEvents = (events: FeedEvent[]) => {
+    const follower = new SnapshotFollower(client, { queryKey: keys.runs }, (events) =>
       client.setQueriesData<InfiniteData<Page>>({ queryKey: keys.runs }, (data) =>
         data
           ? {
@@ -25,17 +26,23 @@ export function useRunsFeed(): StreamStatus {
               pages: data.pages.map((page) => ({ ...page, items: applyToRows(page.items, events) })),
             }
           : data,
-      );
+      ),
+    );
+    const onEvents = (events: FeedEvent[]) => {
+      follower.receive(events);
       if (events.some((event) => event.kind === "run.created")) {
-        void client.invalidateQueries({ queryKey: keys.runs });
+        void readAnew(client, { queryKey: keys.runs });
       }
     };
     const stream = new EventStream("/api/v1/events", {
       onEvents,
       onStatus: setStatus,
-      onResync: () => void client.invalidateQueries({ queryKey: keys.runs }),
+      onResync: () => void readAnew(client, { queryKey: keys.runs }),
     });
-    return () => stream.close();
+    return () => {
+      stream.close();
+      follower.close();
+    };
   }, [client]);
 
   return status;
