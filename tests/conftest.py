@@ -28,6 +28,10 @@ os.environ["FOLDASE_OPERATORS"] = ",".join(
     filter(None, ("operators_for_tests", os.environ.get("FOLDASE_OPERATORS")))
 )
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several processes share the cores: threads that spin while they wait for each other only get in the way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("foldase", print_blob=True, deadline=None)
 settings.load_profile("foldase")
 

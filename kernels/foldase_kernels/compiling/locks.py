@@ -15,6 +15,8 @@ from foldase_kernels.errors import KernelError
 WAIT_SECONDS = 900.0
 SAY_EVERY_SECONDS = 5.0
 LOOK_EVERY_SECONDS = 0.1
+NAMELESS_SECONDS = 1.0
+"""How long a holder may take to write its name before it is spoken of without."""
 HOLDER_BYTES = 200
 
 
@@ -48,7 +50,10 @@ def held(
         os.ftruncate(file, 0)
         since = time.strftime("%H:%M:%S")
         os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)  # or those who wait would take the next holder for this one
     finally:
         os.close(file)
 
@@ -67,14 +72,15 @@ def _wait(
         if stopped():
             raise KernelError("stopped", f"{purpose} was stopped", "run it again")
         waited = time.monotonic() - began
-        holder = os.pread(file, HOLDER_BYTES, 0).decode(errors="replace") or "another process"
+        named = os.pread(file, HOLDER_BYTES, 0).decode(errors="replace")
+        holder = named or "another process"
         if waited > wait_seconds:
             raise KernelError(
                 "lock_timeout",
                 f"{purpose}: {holder} has held {path} for the {wait_seconds:g} s waited for it",
                 "end that process, which frees the lock, or wait longer with --wait",
             )
-        if waited - said >= SAY_EVERY_SECONDS:
+        if waited - said >= SAY_EVERY_SECONDS and (named or waited > NAMELESS_SECONDS):
             said = waited
             say(f"{purpose}: waiting for {holder} ({waited:.0f} s of {wait_seconds:g} s)")
         time.sleep(LOOK_EVERY_SECONDS)
