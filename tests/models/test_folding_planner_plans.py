@@ -56,6 +56,16 @@ def test_folding_planner_plans_that_fit_say_so_in_every_tier():
         assert all(size <= budgets[tier] for tier, size in one.peak.items())
 
 
+def test_folding_planner_says_a_plan_in_one_line():
+    frugal = plan(1500, frugality=99)
+    assert frugal.in_words() == (
+        f"on the CPU, float32, {frugal.kernels} kernels, rows in groups of "
+        f"{frugal.options.group_bytes / 2**20:g} MiB, in place, weights of one block at a time; "
+        f"{frugal.predicted_peak_bytes / GIB:.2f} GiB expected at 1,500 residues"
+    )
+    assert plan(gpu=24 * GIB).in_words().startswith("on the GPU, bfloat16, ")
+
+
 def test_folding_planner_frugality_goes_down_the_list_to_its_end():
     steps = [plan(1500, frugality=number) for number in range(8)]
     assert steps[0].steps > 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import weakref
@@ -358,6 +359,12 @@ def test_the_plan_is_told_before_the_weights_come(weights, fasta, context_of, mo
     assert plan["predicted_peak_bytes"] > 0
     assert plan["key"] == "esmfold cpu"
     assert plan["records"] == 2
+    (line,) = [line for _, line in context.lines if "loaded" in line]
+    assert re.fullmatch(
+        r"esmfold 0{12} loaded on the CPU, float32, cpu kernels, rows in groups of [\d.]+ MiB, in place; "
+        r"\d+\.\d\d GiB expected at 64 residues",
+        line,
+    )
 
 
 def test_what_does_not_fit_is_refused_before_it_starts_and_the_others_are_folded(

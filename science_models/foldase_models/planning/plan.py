@@ -84,6 +84,25 @@ class Plan:
             "notes": list(self.notes),
         }
 
+    def in_words(self) -> str:
+        """One line for people: where and how it computes, and the peak that is expected of it.
+
+        ``"on the CPU, float32, cpu kernels, rows in groups of 4 MiB, in place; 1.83 GiB expected at 384
+        residues"``
+        """
+        options = self.options
+        where = (self.hardware.gpu_name or "the GPU") if self.hardware.computes_on == "gpu" else "the CPU"
+        said = [
+            f"on {where}",
+            options.dtype,
+            f"{self.kernels} kernels",
+            f"rows in groups of {_mebibytes(options.group_bytes)}",
+            "in place" if options.inplace else "not in place",
+        ]
+        said += ["weights of one block at a time"] if options.offload_weights else []
+        peak = f"{gibibytes(self.predicted_peak_bytes)} expected at {self.residues:,} residues"
+        return f"{', '.join(said)}; {peak}"
+
     def explain(self) -> str:
         """A table for people."""
         asked = f"{self.model}, {self.residues:,} residues"
@@ -130,11 +149,15 @@ class Plan:
         rows = (
             ("dtype", options.dtype),
             ("kernels", self.kernels),
-            ("group of rows", f"{options.group_bytes / 2**20:g} MiB"),
+            ("group of rows", _mebibytes(options.group_bytes)),
             ("representations", "overwritten in place" if options.inplace else "made anew"),
             ("weights held", weights),
         )
         return [f"{name:<16} {value}" for name, value in rows]
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:g} MiB"
 
 
 def told_seconds(seconds: float) -> str:

@@ -108,7 +108,7 @@ class FoldingWork:
                     if made is None and job.error is None:
                         if folder is None or loaded_for != bucket.plan.options:
                             folder, loaded_for = None, None  # the old weights go before the new ones come
-                            folder, loaded_for = self._load(bucket), bucket.plan.options
+                            folder, loaded_for = self._load(bucket, buckets), bucket.plan.options
                         made = self._fold_one(folder, job, seed, sample, meter, done, share)
                         if made is None:
                             let_go()
@@ -125,12 +125,14 @@ class FoldingWork:
     def _draws(self) -> Iterator[tuple[int, int]]:
         return ((seed, sample) for seed in self.inputs.seeds for sample in range(self.inputs.samples))
 
-    def _load(self, bucket: Bucket) -> Folder:
+    def _load(self, bucket: Bucket, buckets: Sequence[Bucket]) -> Folder:
         from foldase_models.folding import load_folder
 
         self.context.check_cancelled()
+        alike = [one.plan for one in buckets if one.plan.options == bucket.plan.options]
+        largest = max(alike, key=lambda plan: plan.predicted_peak_bytes)
         folder = load_folder(self.inputs.weights, bucket.plan.options, known_digest=self.weights)
-        self.context.log(f"{folder.kind} {folder.digest[:12]} loaded: {bucket.plan.options}")
+        self.context.log(f"{folder.kind} {folder.digest[:12]} loaded {largest.in_words()}")
         return folder
 
     def _key(self, job: Job, seed: int, sample: int) -> str:
