@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from foldase_workflows.contracts import BadInput, Cancelled, Hardware
 from foldase_workflows.formats.all_atoms import read_all_atom_chain
-from foldase_workflows.operators import fold_compare, fold_train, structure_simulate
+from foldase_workflows.operators import fold_compare, fold_predict, fold_train, structure_simulate
 from foldase_workflows.operators._fold_training import read_examples
 from foldase_workflows.spec import catalog_entry
 
 SMALL = {"steps": 3, "width": 16, "pair_width": 16, "structure_blocks": 2, "crop": 12, "recycles": 1}
+DECIMALS = 2e-3
+"""Files hold coordinates with three decimals, A; the last one may round either way."""
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +36,16 @@ def test_simulated_structures_are_those_of_their_seed(bundles, run):
     assert len(read_all_atom_chain(files[0]).sequence) == 20
 
 
-@pytest.mark.parametrize("model", ["esmfold", "alphafold"])
-def test_a_model_is_trained_told_of_and_compared(bundles, make_context, run, model):
+@pytest.fixture(scope="module", params=["esmfold", "alphafold"])
+def trained(bundles, make_context, request) -> tuple[str, Any, Any]:
+    """A model's name, what its training reported, and its outputs."""
     context = make_context()
-    inputs = fold_train.TrainInputs(structures=bundles, model=model, fine_tune=True, **SMALL)
-    outputs = fold_train.OPERATOR.run(inputs, context)
+    inputs = fold_train.TrainInputs(structures=bundles, model=request.param, fine_tune=True, **SMALL)
+    return request.param, context, fold_train.OPERATOR.run(inputs, context)
+
+
+def test_a_model_is_trained_told_of_and_compared(bundles, trained, run):
+    model, context, outputs = trained
     assert {"config.json", "model.safetensors", "training.json"} == {
         path.name for path in outputs.model.iterdir()
     }
@@ -63,6 +71,32 @@ def test_a_model_is_trained_told_of_and_compared(bundles, make_context, run, mod
     compared = run(fold_compare.OPERATOR, structures=outputs.structures, references=bundles)
     assert compared.summary["compared"] == 3
     assert compared.summary["mean"]["lddt"] == pytest.approx(outputs.scores["lddt"], abs=0.02)
+
+
+def drawn_for(recipe_seed: int) -> int:
+    """The seed that AlphaFold's features are drawn from when a training looks at what it made."""
+    return int(np.random.default_rng((recipe_seed, 0)).integers(2**31))
+
+
+def test_what_was_trained_folds_as_it_did_in_the_training(trained, tmp_path, run):
+    _, _, outputs = trained
+    learned = sorted(outputs.structures.glob("*.cif"))
+    known = {path.stem: read_all_atom_chain(path) for path in learned}
+    records = tmp_path / "learned.fasta"
+    records.write_text("".join(f">{name}\n{chain.sequence}\n" for name, chain in known.items()))
+    folded = run(
+        fold_predict.OPERATOR,
+        sequences=records,
+        weights=outputs.model,
+        seeds=[drawn_for(0)],
+        recycles=SMALL["recycles"],
+        pdb=False,
+    )
+    assert (folded.succeeded, folded.failed) == (3, 0)
+    for name, chain in known.items():
+        again = read_all_atom_chain(folded.structures / f"{name}.cif")
+        np.testing.assert_array_equal(again.mask, chain.mask)
+        np.testing.assert_allclose(again.positions, chain.positions, atol=DECIMALS)
 
 
 def test_a_cancelled_training_goes_on_to_the_same_model(bundles, make_context):
