@@ -294,6 +294,19 @@ def test_an_ideal_helix_violates_nothing_and_a_broken_one_where_it_is_broken():
     assert violations_of(broken, two_chains).total.item() == 0.0
 
 
+def test_nothing_is_said_of_bonds_to_a_residue_of_unknown_type():
+    known = truth_of("AAAAA", missing=False)
+    unknown = torch.arange(5)[None] == 2
+    truth = replace(known, aatype=known.aatype.masked_fill(unknown, residues.UNKNOWN))
+    positions = torch.where(unknown[..., None, None], 0.0, known.atom14 + 100.0).requires_grad_()
+    found = violations_of(positions, truth)
+    assert found.bond.item() == found.angles.item() == 0.0
+    assert not found.residues[unknown].any()
+    (gradient,) = torch.autograd.grad(found.total.sum(), positions)
+    assert gradient.isfinite().all()
+    assert gradient[unknown].abs().max() == 0
+
+
 def test_names_are_exchanged_where_that_suits_the_prediction():
     truth = truth_of("AFDEYA", missing=False)
     order = torch.as_tensor(residues.ATOM14_SWAPPED)[truth.aatype]

@@ -83,6 +83,13 @@ def test_the_total_is_the_weighted_sum_times_the_root_of_the_length():
     assert set(folding_losses(heads, truth, only, hidden=hidden)[1]) == {"backbone", "lddt"}
 
 
+def test_a_model_of_which_no_loss_counts_is_refused():
+    heads = replace(heads_of(truth_of()), masked_msa_logits=None)
+    only = LossWeights(**dict.fromkeys(LossWeights().to_json(), 0.0) | {"masked_msa": 1.0})
+    with pytest.raises(ModelError, match="weighs 0"):
+        folding_losses(heads, truth_of(), only)
+
+
 def test_low_resolution_teaches_no_confidence():
     truth, heads = truth_of(), heads_of(truth_of())
     blurred = replace(truth, resolution=torch.tensor([4.0]))

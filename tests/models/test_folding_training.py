@@ -219,6 +219,11 @@ def broken(known: TrainingStructure, change: str) -> TrainingStructure:
         positions = known.positions.copy()
         positions[3, 1] = np.nan
         return replace(known, positions=positions)
+    if change == "types":
+        return replace(known, sequence="X" * (known.length - 3) + known.sequence[-3:])
+    if change == "spread":
+        apart = 100.0 * np.arange(known.length, dtype=np.float32)
+        return replace(known, positions=known.positions + apart[:, None, None])
     if change == "atoms":
         mask = known.mask.copy()
         mask[3:, ATOM37_INDEX["CA"]] = False
@@ -232,6 +237,8 @@ def broken(known: TrainingStructure, change: str) -> TrainingStructure:
         ("letter", "unknown_residue"),
         ("coordinate", "bad_structure"),
         ("atoms", "too_short"),
+        ("types", "too_short"),
+        ("spread", "bad_structure"),
         ("shape", "bad_structure"),
     ],
 )
@@ -240,6 +247,14 @@ def test_structures_that_cannot_be_learned_are_named(change, code):
     with pytest.raises(ModelError) as caught:
         train_folding(EsmFoldTrainee.new(config(16), 0), structures, small_recipe())
     assert (caught.value.code, caught.value.location) == (code, structures[1].name)
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop": 0}, {"structures_per_step": 0}, {"recycles": -1}, {"validate_every": 0}]
+)
+def test_recipes_that_make_no_sense_are_refused(change):
+    with pytest.raises(ModelError, match=next(iter(change))):
+        FoldingRecipe(training=published_training(steps=1), **change)
 
 
 def test_nothing_to_learn_is_refused():

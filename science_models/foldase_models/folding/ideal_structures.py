@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foldase_models.errors import ModelError
 from foldase_models.layers import residues
 
 HELIX = (-57.0, -47.0)
@@ -54,9 +55,15 @@ def build_chain(
             the second one of rings and acids.
 
     Raises:
-        ModelError: ``unknown_residue``.
+        ModelError: ``unknown_residue``, X among them, which has no atoms to place.
     """
     kinds = residues.encode(sequence, location=name)
+    if residues.UNKNOWN in kinds:
+        raise ModelError(
+            f"residue {sequence.index('X') + 1} is X, which has no atoms",
+            code="unknown_residue",
+            location=name,
+        )
     backbone = trace_backbone(sequence, np.asarray(torsions, dtype=np.float64)[None])[0]
     frames = np.tile(np.eye(4), (len(sequence), 1, 1))
     frames[:, :3, :3] = np.stack([_axes(residue) for residue in backbone])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foldase_models.errors import ModelError
 from foldase_models.folding.losses import LossWeights, folding_losses
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers.atoms import atom14_to_atom37
@@ -63,6 +64,9 @@ class FoldingRecipe:
         validation: structures held back, at most a fifth of all.
         validate_every: steps between looks at them.
         options: what forward passes may do to save memory.
+
+    Raises:
+        ModelError: ``bad_config``: a number that makes no sense.
     """
 
     training: TrainingConfig
@@ -74,6 +78,16 @@ class FoldingRecipe:
     validation: int = 0
     validate_every: int = 200
     options: ForwardOptions = field(default_factory=ForwardOptions)
+
+    def __post_init__(self) -> None:
+        least = {"crop": 1, "structures_per_step": 1, "recycles": 0, "validation": 0, "validate_every": 1}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ModelError(
+                    f"{name} must be at least {smallest}, got {getattr(self, name)}", code="bad_config"
+                )
+        if not 0 <= self.hidden_share < 1:
+            raise ModelError(f"hidden_share must lie in 0 to 1, got {self.hidden_share}", code="bad_config")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

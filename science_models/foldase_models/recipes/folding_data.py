@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.losses import Truth
-from foldase_models.layers.residues import ATOM37, ATOM37_INDEX, encode
-from foldase_models.metrics import AllAtoms
+from foldase_models.layers.residues import ATOM37, ATOM37_INDEX, UNKNOWN, encode
+from foldase_models.metrics import LDDT_CUTOFF, AllAtoms
 
 SHORTEST = 4
-"""Residues with a C-alpha below which nothing can be learned or compared."""
+"""Residues of a known type with a C-alpha below which nothing can be learned or compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,11 @@ class TrainingStructure:
     def length(self) -> int:
         """Residues, N."""
         return len(self.sequence)
+
+    @property
+    def learnable(self) -> NDArray[np.bool_]:
+        """``(N,)``, residues of one of the twenty types with a C-alpha: models place no atom of others."""
+        return self.mask[:, ATOM37_INDEX["CA"]] & (encode(self.sequence, location=self.name) != UNKNOWN)
 
     def cropped(self, start: int, length: int) -> TrainingStructure:
         """A stretch of residues."""
@@ -100,23 +105,30 @@ def check_structures(structures: Sequence[TrainingStructure]) -> None:
             )
         if not np.isfinite(known.positions[known.mask]).all():
             raise ModelError("a coordinate is not finite", code="bad_structure", location=known.name)
-        seen = int(known.mask[:, ATOM37_INDEX["CA"]].sum())
+        seen = int(known.learnable.sum())
         if seen < SHORTEST:
             raise ModelError(
-                f"only {seen} residues have a C-alpha; at least {SHORTEST} are needed",
+                f"only {seen} residues of a known type have a C-alpha; at least {SHORTEST} are needed",
                 code="too_short",
+                location=known.name,
+            )
+        alpha = known.positions[known.learnable, ATOM37_INDEX["CA"]].astype(np.float64)
+        if np.linalg.norm(np.diff(alpha, axis=0), axis=-1).min() >= LDDT_CUTOFF:
+            raise ModelError(
+                f"no residue lies within {LDDT_CUTOFF:g} A of the next one: there is no chain to learn",
+                code="bad_structure",
                 location=known.name,
             )
 
 
 def draw_crop(known: TrainingStructure, length: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Start and length of a stretch of at most ``length`` residues, at least one of them observed.
+    """Start and length of a stretch of at most ``length`` residues, at least one of them to learn from.
 
     All stretches are equally likely, as in Jumper et al. 2021, supplement 1.2.8, for one chain.
     """
     if known.length <= length:
         return 0, known.length
-    seen = np.concatenate([[0], np.cumsum(known.mask[:, ATOM37_INDEX["CA"]])])
+    seen = np.concatenate([[0], np.cumsum(known.learnable)])
     inside = seen[length:] - seen[:-length]
     starts = np.flatnonzero(inside >= min(SHORTEST, int(inside.max())))
     return int(starts[rng.integers(len(starts))]), length

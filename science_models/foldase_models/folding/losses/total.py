@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from foldase_models.errors import ModelError
 from foldase_models.folding.losses.confidence import atom_lddt, plddt_loss, resolved_loss
 from foldase_models.folding.losses.fape import backbone_fape, sidechain_fape
 from foldase_models.folding.losses.pairs import aligned_error_loss, distogram_loss, masked_msa_loss
@@ -75,12 +76,17 @@ def folding_losses(
     Returns:
         The loss, and each part of it before weighting, the mean over the batch; with ``lddt``, the mean over
         C-alpha atoms, 0 to 1.
+
+    Raises:
+        ModelError: ``no_losses``: every loss that this model has weighs 0.
     """
     parts = _structure_losses(predicted.structure, truth, weights, clamped)
     lddt, known = _lddt(predicted.structure, truth)
     parts |= _head_losses(predicted, truth, weights, (lddt, known))
     if hidden is not None and predicted.masked_msa_logits is not None and weights.masked_msa:
         parts["masked_msa"] = masked_msa_loss(predicted.masked_msa_logits, hidden.letters, hidden.masked)
+    if not parts:
+        raise ModelError("every loss that the model has weighs 0", code="no_losses")
     total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum(0)
     length = truth.residue_mask.sum(-1).clamp(min=1).to(total.dtype)
     alpha, there = lddt[..., _ALPHA], known[..., _ALPHA]

@@ -64,13 +64,15 @@ def find_violations(
 
     Args:
         positions: ``[..., N, 14, 3]``, A.
-        aatype: ``[..., N]``.
+        aatype: ``[..., N]``; nothing is said of residues of unknown type.
         mask: residues that exist, boolean ``[..., N]``; their atoms are all looked at.
         residue_index: ``[..., N]``.
         chain_index: ``[..., N]``.
     """
     exists = by_type(residues.ATOM14_MASK, aatype) & mask.unsqueeze(-1)
-    joined = _joined(residue_index, chain_index) & mask[..., 1:] & mask[..., :-1]
+    # A residue of unknown type has no atoms: models leave its places at the origin, bonded to nothing.
+    whole = exists[..., [_N, _ALPHA, _C]].all(-1)
+    joined = _joined(residue_index, chain_index) & whole[..., 1:] & whole[..., :-1]
     bond, angles, wrong_bond = _peptide(positions, aatype, joined)
     between, clashing = _between(positions, aatype, exists, joined)
     within, bent = _within(positions, aatype, exists)
