@@ -213,6 +213,30 @@ def test_fresh_weights_hide_no_difference():
     assert foldase_models.inject(holder).kinds == {"triangle attention": 1}
 
 
+class Root(nn.Module):
+    def forward(self, x):
+        return x.sqrt()
+
+
+class RootTransition(nn.Module):
+    """With weights of zero as good as a transition with ReLU; with others no numbers at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 16), Root(), nn.Linear(16, 8))
+        nn.init.zeros_(self.mlp[1].weight)
+        nn.init.zeros_(self.mlp[1].bias)
+
+    def forward(self, x):
+        return x + self.mlp(x)
+
+
+def test_results_that_are_no_numbers_agree_with_nothing():
+    holder = nn.Sequential(RootTransition())
+    with pytest.raises(ModelError, match="results differ by nan"):
+        foldase_models.inject(holder)
+
+
 def test_a_module_that_cannot_be_called_is_refused(model):
     model.trunk.blocks[0].tri_att_start.forward = lambda: None
     with pytest.raises(ModelError, match="cannot be called"):

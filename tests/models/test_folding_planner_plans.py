@@ -114,7 +114,16 @@ def test_folding_planner_where_nothing_fits_at_all():
 
 
 @pytest.mark.parametrize(
-    ("changed", "value"), [("N", 0), ("msa_depth", 0), ("samples", 0), ("frugality", -1), ("correction", 0.0)]
+    ("changed", "value"),
+    [
+        ("N", 0),
+        ("msa_depth", 0),
+        ("samples", 0),
+        ("frugality", -1),
+        ("correction", 0.0),
+        ("recycles", -1),
+        ("templates", -1),
+    ],
 )
 def test_folding_planner_refuses_numbers_that_make_no_sense(changed, value):
     arguments = {"N": 5, "msa_depth": 1, "samples": 1, "hardware": PLENTY, changed: value}

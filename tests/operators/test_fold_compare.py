@@ -17,6 +17,7 @@ from foldase_workflows.formats.predicted import PredictedStructure, Provenance
 from foldase_workflows.formats.predicted_mmcif import write_mmcif
 from foldase_workflows.formats.predicted_pdb import write_pdb
 from foldase_workflows.operators import fold_compare
+from foldase_workflows.operators._record_failures import may_fail
 
 ROUNDED = 2e-3
 """What three decimals of coordinates may change a score by."""
@@ -168,6 +169,12 @@ def test_a_file_that_cannot_be_read_fails_its_row_and_the_step_unless_allowed(tm
     (tmp_path / "said/good.cif").unlink()
     with pytest.raises(BadInput):
         run(fold_compare.OPERATOR, allow_failures=1.0, **given)
+
+
+@pytest.mark.parametrize(("failed", "total", "share"), [(29, 100, 0.29), (7, 100, 0.07), (0, 3, 0.0)])
+def test_as_many_may_fail_as_the_share_says(failed, total, share):
+    assert may_fail(failed, total, share)
+    assert not may_fail(failed + 1, total, share)
 
 
 def test_a_prediction_without_reference_is_named(tmp_path, run):

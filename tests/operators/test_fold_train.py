@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from foldase_models.recipes import folding
 from foldase_workflows.contracts import BadInput, Cancelled, Hardware
 from foldase_workflows.formats.all_atoms import read_all_atom_chain
 from foldase_workflows.operators import fold_compare, fold_predict, fold_train, structure_simulate
@@ -126,6 +128,31 @@ def test_residues_that_were_not_observed_are_part_of_the_sequence(real_data, mak
     assert known.length == as_pdb.length == 70
     assert known.sequence == as_pdb.sequence
     np.testing.assert_array_equal(known.positions[known.mask], as_pdb.positions[as_pdb.mask])
+
+
+def test_structures_of_one_name_keep_apart(bundles, tmp_path, make_context):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(bundles / "bundle-0001.pdb", tmp_path / folder / "x y.pdb")
+    known = [(f"{folder}/x y.pdb", tmp_path / folder / "x y.pdb") for folder in ("a", "b")]
+    again = ("x y.pdb", known[0][1])
+    names = [one.name for one in read_examples([*known, again, again], 16, make_context())]
+    assert names == ["a_x_y", "b_x_y", "x_y", "x_y-2"]
+
+
+def test_a_model_outlives_a_structure_that_no_file_can_hold(bundles, make_context, monkeypatch):
+    real = folding.fold_all
+
+    def run_away(*given):
+        first, *others = real(*given)
+        return [replace(first, atoms=replace(first.atoms, positions=first.atoms.positions + 1e6)), *others]
+
+    monkeypatch.setattr(folding, "fold_all", run_away)
+    context = make_context()
+    outputs = fold_train.OPERATOR.run(fold_train.TrainInputs(structures=bundles, **SMALL), context)
+    assert (outputs.model / "model.safetensors").exists()
+    assert sorted(path.stem for path in outputs.structures.iterdir()) == ["bundle-0002", "bundle-0003"]
+    assert [line for level, line in context.lines if level == "warning" and "bundle-0001" in line]
 
 
 def test_files_that_cannot_be_learned_are_named(bundles, tmp_path, make_context):

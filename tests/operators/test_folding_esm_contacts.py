@@ -122,6 +122,15 @@ def test_a_faulty_record_fails_the_step_unless_it_may(weights, tmp_path, make_co
     assert states == {"good": None, "bad": "fasta_letters", "dimer": "several_chains", "also": None}
 
 
+def test_records_of_one_name_are_counted_one_by_one_and_the_first_is_scored(weights, tmp_path, run):
+    path = tmp_path / "x.fasta"
+    path.write_text(">a\nMKVW\n>a\nMKVV\n>a\nMKVL\n>b\nARND\n")
+    outputs = run(OPERATOR, sequences=path, weights=weights, mutations=["a/M1A"], allow_failures=0.5)
+    assert (outputs.succeeded, outputs.failed) == (2, 2)
+    assert [record["state"] for record in records(outputs)] == ["succeeded", "failed", "failed", "succeeded"]
+    assert records(outputs)[0]["mutations"][0]["mutation"] == "M1A"
+
+
 @pytest.mark.verify
 def test_a_record_that_runs_out_of_memory_leaves_the_others(weights, fasta, run, monkeypatch):
     real = esm_contacts._scores
@@ -169,6 +178,19 @@ def test_scoring_stops_when_asked(weights, fasta, make_context):
     context = make_context({"sequences": "two.fasta", "weights": "esm2"}, cancel_after=3)
     with pytest.raises(Cancelled):
         OPERATOR.run(ContactsInputs(sequences=fasta, weights=weights, masked_scores=True), context)
+
+
+@pytest.mark.verify
+def test_scoring_mutations_stops_when_asked_after_residues_were_scored(weights, tmp_path, make_context):
+    (tmp_path / "one.fasta").write_text(">only\nMKVW\n")
+    inputs = ContactsInputs(
+        sequences=tmp_path / "one.fasta", weights=weights, masked_scores=True, mutations=["K2R"]
+    )
+    # Checked when the record begins, after its residues, after its mutations; then it would be written.
+    context = make_context({"sequences": "one.fasta", "weights": "esm2"}, cancel_after=3)
+    with pytest.raises(Cancelled):
+        OPERATOR.run(inputs, context)
+    assert not (context.outputs / "predictions" / "only").exists()
 
 
 def test_estimates_need_no_torch():

@@ -144,6 +144,20 @@ def test_records_of_one_name_and_other_chains_stay_apart(tmp_path, run):
     assert PredictionSet(outputs.predictions).targets == ["x", "x-2"]
 
 
+def test_a_second_best_never_takes_the_file_of_a_record_of_its_name(tmp_path, run):
+    made = [
+        structure("x", ("MKV",), seed=1, plddt=80),
+        structure("x", ("MKV",), seed=2, plddt=60),
+        structure("x_rank_2", ("MKVW",), plddt=70),
+    ]
+    outputs = run(OPERATOR, folds=[tree(tmp_path / "a", made)], pdb=False)
+    targets = [one["target"] for record in ranking(outputs).values() for one in record["models"]]
+    assert targets == ["x", "x_rank_2_", "x_rank_2"]
+    assert PredictionSet(outputs.predictions).targets == targets
+    sequences = {name: read_all_atom_chain(outputs.structures / f"{name}.cif").sequence for name in targets}
+    assert sequences == {"x": "MKV", "x_rank_2_": "MKV", "x_rank_2": "MKVW"}
+
+
 def test_what_is_given_twice_or_is_no_tree_is_refused(tmp_path, make_context):
     folder = tree(tmp_path / "a", [structure("x", ("MKV",))])
     for folds, code in (([folder, folder], "given_twice"), ([tmp_path], "not_a_tree")):

@@ -21,8 +21,8 @@ class ForwardOptions:
             ``layers.working_set(options.group_bytes)`` around its forward pass.
         inplace: overwrite representations instead of making new ones; inference only.
         checkpoint: keep only the arguments of each block for the backward pass; training only.
-        offload_pair: keep the pair representation of the last recycle in main memory (model on a GPU) or in
-            a file (model on the CPU) while the trunk runs.
+        offload_pair: keep the pair representation of the last recycle away from the device. Changes nothing
+            in the models there are: a pass begins over the pairs of the last one, so none is left to keep.
         offload_weights: hold the weights of one block at a time; the others wait on disk (ESMFold) or in
             main memory (AlphaFold, with a GPU).
     """

@@ -98,10 +98,11 @@ def plan_inference(
             ``bad_request`` for numbers that make no sense.
     """
     correction = 1.0 if correction is None else correction
-    if min(N, msa_depth, samples) < 1 or frugality < 0 or not 0 < correction < float("inf"):
+    counts = (frugality, templates, 0 if recycles is None else recycles)
+    if min(N, msa_depth, samples) < 1 or min(counts) < 0 or not 0 < correction < float("inf"):
         raise ModelError(
-            f"expected residues, rows and samples of 1 or more, frugality of 0 or more and a correction "
-            f"above 0; found {N}, {msa_depth}, {samples}, {frugality}, {correction}",
+            f"expected residues, rows and samples of 1 or more, frugality, templates and recycles of 0 or "
+            f"more and a correction above 0; found {N}, {msa_depth}, {samples}, {counts}, {correction}",
             code="bad_request",
         )
     kind, cost, own_recycles = _cost_of(config, msa_depth, templates)

@@ -49,7 +49,8 @@ class TrainingStructure:
     @property
     def learnable(self) -> NDArray[np.bool_]:
         """``(N,)``, residues of one of the twenty types with a C-alpha: models place no atom of others."""
-        return self.mask[:, ATOM37_INDEX["CA"]] & (encode(self.sequence, location=self.name) != UNKNOWN)
+        known: NDArray[np.bool_] = encode(self.sequence, location=self.name) != UNKNOWN
+        return self.mask[:, ATOM37_INDEX["CA"]] & known
 
     def cropped(self, start: int, length: int) -> TrainingStructure:
         """A stretch of residues."""

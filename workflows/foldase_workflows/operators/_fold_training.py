@@ -25,22 +25,28 @@ POSITION_BINS = 64
 def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: StepContext) -> list[Any]:
     """Every chain of the files that is long enough, as ``TrainingStructure``; equal chains are all kept.
 
+    Each has a name of its own that is one of a file too: of two alike the second has a number behind it.
+
     Raises:
         BadInput: a file that cannot be read, or no chain at all that can be learned.
     """
     from foldase_workflows.formats.all_atoms import read_all_atoms
+    from foldase_workflows.formats.predicted import file_name
 
-    found, short = [], 0
+    found: list[TrainingStructure] = []
+    short = 0
     for shown, path in files:
         context.check_cancelled()
         chains = read_all_atoms(path, name=shown)
         for chain in chains:
-            name = Path(shown).stem if len(chains) == 1 else f"{Path(shown).stem}_{chain.name}"
+            name = Path(shown).with_suffix("").as_posix()
+            if len(chains) > 1:
+                name = f"{name}_{chain.name}"
             if len(chain.sequence) < shortest:
                 short += 1
                 context.log(f"{name}: left out, it has only {len(chain.sequence)} residues", level="warning")
                 continue
-            found.append(_example(name, chain))
+            found.append(_example(file_name(name, [known.name for known in found]), chain))
     if not found:
         raise BadInput(
             f"no chain has {shortest} residues or more ({short} are shorter)",

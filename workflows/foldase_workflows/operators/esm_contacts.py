@@ -127,7 +127,8 @@ class EsmContacts(Operator[ContactsInputs, ContactsOutputs]):
             _predict(model, result, inputs, context, writer, (number, len(good)))
             if result.error is not None:
                 let_go()
-        failed = {result.name: result.error for result in results if result.error is not None}
+        # By key: records at fault may share a name, and each of them counts.
+        failed = {result.key: result.error for result in results if result.error is not None}
         check_failures(failed, len(results), context, allowed=inputs.allow_failures, may_try_again=False)
         writer.complete(
             method="ESM-2 attention",
@@ -192,7 +193,9 @@ def _deal_mutations(mutations: Sequence[str], results: Sequence[_Result]) -> Non
     Raises:
         BadInput: ``bad_mutation``: it names no record, or none where there are several.
     """
-    by_name = {result.name: result for result in results}
+    by_name: dict[str, _Result] = {}
+    for result in results:  # of records of one name the first is kept, the others are at fault
+        by_name.setdefault(result.name, result)
     for text in mutations:
         name, slash, mutation = text.rpartition("/")
         if slash and name in by_name:
@@ -259,19 +262,22 @@ def _scores(
     from foldase_workflows.formats.atom_names import RESTYPES
 
     found: dict[str, Any] = {}
+    parts = int(inputs.masked_scores) + bool(result.mutations)
+
+    def of_mutations(share: float) -> None:
+        progress((parts - 1 + share) / parts)
+
     if inputs.masked_scores:
-        values = masked_log_probabilities(model, sequence, together=inputs.together, progress=progress)
+        values = masked_log_probabilities(
+            model, sequence, together=inputs.together, progress=lambda share: progress(share / parts)
+        )
         columns = [VOCABULARY.index(letter) for letter in RESTYPES]
         found["pseudo_perplexity"] = pseudo_perplexity(values, sequence)
         found["letters"] = RESTYPES
         found["log_probabilities"] = [[round(float(v), 4) for v in row] for row in values[:, columns]]
     if result.mutations:
         odds = score_mutations(
-            model,
-            sequence,
-            result.mutations,
-            method=inputs.scoring,
-            progress=None if inputs.masked_scores else progress,
+            model, sequence, result.mutations, method=inputs.scoring, progress=of_mutations
         )
         found["mutations"] = [
             {"mutation": mutation, "log_odds": float(value)}

@@ -22,6 +22,7 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import File, Json, Structure, Structures, Table
+from foldase_workflows.operators._record_failures import may_fail
 from foldase_workflows.operators._structure_files import structure_files
 
 SCHEMA_VERSION = 1
@@ -225,7 +226,7 @@ def _compared(job: _Job, match: Literal["alignment", "numbering"]) -> dict[str, 
 
 def _check(rows: Sequence[dict[str, Any]], allowed: float) -> None:
     failed = [row for row in rows if row["status"] == "failed"]
-    if not failed or (len(failed) <= allowed * len(rows) and len(failed) < len(rows)):
+    if not failed or (may_fail(len(failed), len(rows), allowed) and len(failed) < len(rows)):
         return
     first, names = failed[0]["error"], ", ".join(row["record"] for row in failed[:10])
     raise BadInput(

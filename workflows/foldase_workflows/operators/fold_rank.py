@@ -104,7 +104,6 @@ class RankFolds(Operator[RankInputs, RankOutputs]):
             BadInput: a folder that is no tree of fold.predict.
             Damaged: a part of it is missing or was changed.
         """
-        from foldase_workflows.formats.predicted import file_name
         from foldase_workflows.formats.predicted_json import write_ranking
         from foldase_workflows.formats.zarr_predictions import PredictionsWriter
 
@@ -112,18 +111,16 @@ class RankFolds(Operator[RankInputs, RankOutputs]):
         structures, tree = context.new_tree("structures"), context.new_tree("predictions")
         writer = PredictionsWriter(tree)
         ranked: list[dict[str, Any]] = []
-        keys: list[str] = []
+        orders = [_order(candidates) for candidates in records.values()]
+        _name_targets(records, inputs.keep)
         for done, ((title, _), candidates) in enumerate(records.items(), 1):
             context.check_cancelled()
-            key = file_name(title, keys)
-            keys.append(key)
-            by = _order(candidates)
-            for rank, candidate in enumerate(candidates[: inputs.keep], 1):
-                candidate.target = key if rank == 1 else f"{key}_rank_{rank}"
+            for candidate in candidates[: inputs.keep]:
+                assert candidate.target is not None
                 structure = candidate.tree.read(candidate.entry)
                 out.write_structure(structures, candidate.target, structure, context, pdb=inputs.pdb)
                 writer.add(out.shown(candidate.target, structure, candidate.scores()))
-            ranked.append(_record(title, by, candidates))
+            ranked.append(_record(title, orders[done - 1], candidates))
             context.progress(done / len(records), f"{done} of {len(records)} records")
         writer.complete(
             method=", ".join(sorted({one["model"] for record in ranked for one in record["models"]})),
@@ -173,6 +170,23 @@ def _candidates(folders: Sequence[Path]) -> dict[tuple[str, tuple[str, ...]], li
                 )
             candidates.append(_Candidate(tree, entry, structure, name))
     return records
+
+
+def _name_targets(records: Mapping[tuple[str, tuple[str, ...]], list[_Candidate]], keep: int) -> None:
+    """Name what is handed on: the best after its record, others after their rank, no two alike."""
+    from foldase_workflows.formats.predicted import file_name
+
+    keys: list[str] = []
+    for title, _ in records:
+        keys.append(file_name(title, keys))
+    taken = {key.lower() for key in keys}
+    for key, candidates in zip(keys, records.values(), strict=True):
+        for rank, candidate in enumerate(candidates[:keep], 1):
+            target = key if rank == 1 else f"{key}_rank_{rank}"
+            while rank > 1 and target.lower() in taken:  # a record of that name
+                target += "_"
+            taken.add(target.lower())
+            candidate.target = target
 
 
 def _order(candidates: list[_Candidate]) -> str:

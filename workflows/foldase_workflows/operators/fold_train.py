@@ -127,7 +127,7 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
             )
         tree, folder = context.new_tree("model"), context.new_tree("structures")
         save_trainee(tree, trainee, record)
-        _write(folder, found, record, tree)
+        _write(folder, found, record, tree, context)
         scores = {"scored": record["scored"], **record["scores"]}
         context.log(", ".join(f"{name} {value:.3f}" for name, value in record["scores"].items()))
         context.progress(1.0, "trained")
@@ -218,8 +218,14 @@ def _watcher(context: StepContext) -> Any:
     return Watcher(step=on_step, validation=on_validation)
 
 
-def _write(folder: Path, found: list[Any], record: Mapping[str, Any], tree: Path) -> None:
-    """One mmCIF a structure that the model was looked at with."""
+def _write(
+    folder: Path, found: list[Any], record: Mapping[str, Any], tree: Path, context: StepContext
+) -> None:
+    """One mmCIF a structure that the model was looked at with.
+
+    What a file cannot hold, such as coordinates that ran away, is left out with a warning: the model that
+    was trained is not lost with it.
+    """
     import hashlib
 
     import numpy as np
@@ -240,15 +246,18 @@ def _write(folder: Path, found: list[Any], record: Mapping[str, Any], tree: Path
     for one in found:
         atoms = one.atoms
         confidence = one.plddt if one.plddt.size else np.zeros(len(atoms.sequence), dtype=np.float32)
-        structure = PredictedStructure(
-            name=one.name,
-            chains=(atoms.sequence,),
-            positions=np.where(atoms.mask[..., None], atoms.positions, 0.0).astype(np.float32),
-            atom_mask=atoms.mask,
-            plddt=np.clip(confidence, 0.0, 100.0).astype(np.float32),
-            provenance=made,
-        )
-        write_mmcif(folder / f"{one.name}.cif", structure)
+        try:
+            structure = PredictedStructure(
+                name=one.name,
+                chains=(atoms.sequence,),
+                positions=np.where(atoms.mask[..., None], atoms.positions, 0.0).astype(np.float32),
+                atom_mask=atoms.mask,
+                plddt=np.clip(confidence, 0.0, 100.0).astype(np.float32),
+                provenance=made,
+            )
+            write_mmcif(folder / f"{one.name}.cif", structure)
+        except ValueError as error:
+            context.log(f"the structure of {one.name} is not written: {error}", level="warning")
 
 
 OPERATOR = TrainFolding()
