@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foldase_workflows.contracts.errors import BadInput, Location
 from foldase_workflows.formats.atom_names import (
     ATOM37,
     ATOM37_INDEX,
@@ -21,7 +20,12 @@ from foldase_workflows.formats.atom_names import (
     THREE_LETTERS,
     UNKNOWN_ATOMS,
 )
-from foldase_workflows.formats.structure_residues import ChainAtoms, StructureLimits, read_chains
+from foldase_workflows.formats.structure_residues import (
+    ChainAtoms,
+    StructureLimits,
+    read_chains,
+    read_one_chain,
+)
 
 _SELENIUM = "SE"
 _SULFUR = {"M": "SD", "C": "SG"}
@@ -90,20 +94,11 @@ def read_all_atom_chain(
     Raises:
         BadInput: ``structure_chain`` when there is none of that name, or as :func:`read_all_atoms`.
     """
-    chains = read_all_atoms(path, name=name, limits=limits)
-    for candidate in chains:
-        if chain is None or candidate.name == chain:
-            return candidate
-    raise BadInput(
-        f"there is no protein chain {chain!r}",
-        code="structure_chain",
-        location=Location(file=name or path.name),
-        hint=f"the chains are {', '.join(candidate.name for candidate in chains)}",
-    )
+    return _chain(read_one_chain(path, chain, name=name, limits=limits, atoms=_NAMES))
 
 
 def _chain(found: ChainAtoms) -> AllAtomChain:
-    alphas, length = found.alphas, len(found.residues)
+    length = len(found.residues)
     positions = np.zeros((length, len(ATOM37), 3), dtype=np.float32)
     mask = np.zeros((length, len(ATOM37)), dtype=bool)
     b_factors = np.zeros((length, len(ATOM37)), dtype=np.float32)
@@ -120,10 +115,10 @@ def _chain(found: ChainAtoms) -> AllAtomChain:
     return AllAtomChain(
         name=found.name,
         sequence=sequence,
-        residues=tuple(atom.residue for atom in alphas),
-        numbers=np.array([atom.number for atom in alphas], dtype=np.int32),
-        insertion_codes=tuple(atom.insertion_code for atom in alphas),
-        places=np.array([atom.position for atom in alphas], dtype=np.int32),
+        residues=found.residue_names,
+        numbers=found.numbers,
+        insertion_codes=found.insertion_codes,
+        places=found.places,
         positions=positions,
         mask=mask,
         b_factors=b_factors,

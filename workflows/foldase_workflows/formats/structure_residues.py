@@ -1,6 +1,9 @@
 """Residues of protein chains with their atoms, from mmCIF and PDB alike.
 
 Decides what counts as a residue of a chain, which of several alternatives is taken, and what a ligand is.
+Two views are made of it: ``structures``, the trace, and ``all_atoms``, arrays of all heavy atoms.
+
+Shapes: N residues of a chain.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foldase_workflows.contracts.errors import BadInput, Location
 from foldase_workflows.formats.structure_atoms import (
@@ -52,6 +56,26 @@ class ChainAtoms:
         return "".join(self.table.letter(atom.residue) for atom in self.alphas)
 
     @property
+    def residue_names(self) -> tuple[str, ...]:
+        """As in the file, of three letters mostly."""
+        return tuple(atom.residue for atom in self.alphas)
+
+    @property
+    def numbers(self) -> NDArray[np.int32]:
+        """int32 (N,), the author's."""
+        return np.array([atom.number for atom in self.alphas], dtype=np.int32)
+
+    @property
+    def insertion_codes(self) -> tuple[str, ...]:
+        """The author's."""
+        return tuple(atom.insertion_code for atom in self.alphas)
+
+    @property
+    def places(self) -> NDArray[np.int32]:
+        """int32 (N,), counted from 1 in :attr:`polymer`; 0 where the file does not tell."""
+        return np.array([atom.position for atom in self.alphas], dtype=np.int32)
+
+    @property
     def polymer(self) -> str | None:
         """The whole sequence of the molecule, where the file has it."""
         return self.table.polymers.get(self.residues[0]["CA"].entity)
@@ -89,6 +113,31 @@ def read_chains(
                 location=Location(file=lines.name),
             )
         return chains
+
+
+def read_one_chain(
+    path: Path,
+    chain: str | None,
+    *,
+    name: str | None = None,
+    limits: StructureLimits | None = None,
+    atoms: frozenset[str] = BACKBONE,
+) -> ChainAtoms:
+    """One protein chain of a file: the one named, or the first; the rest as :func:`read_chains`.
+
+    Raises:
+        BadInput: ``structure_chain`` when there is none of that name, or as :func:`read_chains`.
+    """
+    chains = read_chains(path, name=name, limits=limits, atoms=atoms)
+    for candidate in chains:
+        if chain is None or candidate.name == chain:
+            return candidate
+    raise BadInput(
+        f"there is no protein chain {chain!r}",
+        code="structure_chain",
+        location=Location(file=name or path.name),
+        hint=f"the chains are {', '.join(candidate.name for candidate in chains)}",
+    )
 
 
 def _detect(path: Path, name: str | None, limits: StructureLimits) -> str:

@@ -13,8 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foldase_workflows.contracts.errors import BadInput, Location
-from foldase_workflows.formats.structure_residues import ChainAtoms, StructureLimits, read_chains
+from foldase_workflows.formats.structure_residues import (
+    ChainAtoms,
+    StructureLimits,
+    read_chains,
+    read_one_chain,
+)
 
 __all__ = ["Chain", "StructureLimits", "read_chain", "read_structure"]
 
@@ -67,16 +71,7 @@ def read_chain(
     Raises:
         BadInput: ``structure_chain`` when there is none of that name, or as :func:`read_structure`.
     """
-    chains = read_structure(path, name=name, limits=limits)
-    for candidate in chains:
-        if chain is None or candidate.name == chain:
-            return candidate
-    raise BadInput(
-        f"there is no protein chain {chain!r}",
-        code="structure_chain",
-        location=Location(file=name or path.name),
-        hint=f"the chains are {', '.join(candidate.name for candidate in chains)}",
-    )
+    return _chain(read_one_chain(path, chain, name=name, limits=limits))
 
 
 def _chain(found: ChainAtoms) -> Chain:
@@ -85,10 +80,10 @@ def _chain(found: ChainAtoms) -> Chain:
     return Chain(
         name=found.name,
         sequence=found.sequence,
-        residues=tuple(atom.residue for atom in alphas),
-        numbers=np.array([atom.number for atom in alphas], dtype=np.int32),
-        insertion_codes=tuple(atom.insertion_code for atom in alphas),
-        positions=np.array([atom.position for atom in alphas], dtype=np.int32),
+        residues=found.residue_names,
+        numbers=found.numbers,
+        insertion_codes=found.insertion_codes,
+        positions=found.places,
         alpha=np.array([atom.xyz for atom in alphas], dtype=np.float32),
         beta=np.array([atom.xyz for atom in betas], dtype=np.float32),
         b_factors=np.array([atom.b_factor for atom in alphas], dtype=np.float32),

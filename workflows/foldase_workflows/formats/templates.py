@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foldase_workflows.contracts.errors import BadInput, Location
 from foldase_workflows.formats.all_atoms import AllAtomChain, read_all_atoms
+from foldase_workflows.formats.residue_pairs import aligned_residues
 
 LEAST_IDENTITY = 0.1
 """Of the residues that are laid on each other; AlphaFold leaves out templates that cover less than this."""
@@ -42,17 +41,6 @@ class LaidTemplate:
     coverage: float
 
 
-@lru_cache(maxsize=1)
-def _aligner() -> Any:
-    """Residues by BLOSUM62, gaps as BLAST costs them, free at the ends."""
-    from Bio.Align import PairwiseAligner, substitution_matrices
-
-    aligner: Any = PairwiseAligner(mode="global", open_gap_score=-11, extend_gap_score=-1)  # type: ignore[no-untyped-call]
-    aligner.substitution_matrix = substitution_matrices.load("BLOSUM62")  # type: ignore[no-untyped-call]
-    aligner.end_gap_score = 0.0
-    return aligner
-
-
 def lay_on_chain(chain: str, template: AllAtomChain, *, name: str) -> LaidTemplate:
     """Lay a structure on a chain: residues that the alignment puts together share a place.
 
@@ -64,10 +52,7 @@ def lay_on_chain(chain: str, template: AllAtomChain, *, name: str) -> LaidTempla
     Returns:
         The template, however little it covers.
     """
-    blocks = _aligner().align(chain, template.sequence)[0].aligned
-    columns = np.concatenate([np.arange(start, stop) for start, stop in blocks[0]] or [np.zeros(0, int)])
-    residues = np.concatenate([np.arange(start, stop) for start, stop in blocks[1]] or [np.zeros(0, int)])
-    columns, residues = columns.astype(np.int64), residues.astype(np.int64)
+    columns, residues = aligned_residues(chain, template.sequence).T
     positions = np.zeros((len(chain), *template.positions.shape[1:]), dtype=np.float32)
     mask = np.zeros((len(chain), template.mask.shape[1]), dtype=bool)
     positions[columns], mask[columns] = template.positions[residues], template.mask[residues]

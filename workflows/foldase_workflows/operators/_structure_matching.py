@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from foldase_workflows.contracts import BadInput
 
@@ -86,12 +86,13 @@ def _by_number(predicted: Sequence[AllAtomChain], reference: Sequence[AllAtomCha
 def _by_alignment(
     predicted: Sequence[AllAtomChain], reference: Sequence[AllAtomChain]
 ) -> list[tuple[int, int]]:
-    aligner = _aligner()
+    from foldase_workflows.formats.residue_pairs import aligned_residues
+
     ours, theirs = _starts(predicted), _starts(reference)
     offers = []
     for k, chain in enumerate(reference):
         for m, candidate in enumerate(predicted):
-            pairs = _aligned(aligner, candidate.sequence, chain.sequence)
+            pairs = aligned_residues(candidate.sequence, chain.sequence).tolist()
             equal = sum(candidate.sequence[i] == chain.sequence[j] for i, j in pairs)
             if pairs and equal >= LEAST_IDENTITY * len(pairs):
                 offers.append((-equal, k, m, pairs))
@@ -104,26 +105,3 @@ def _by_alignment(
         taken[1].add(m)
         found += [(ours[m] + i, theirs[k] + j) for i, j in pairs]
     return found
-
-
-def _aligner() -> Any:
-    """Global, with the usual costs of gaps, none at the ends: structures are often parts of chains."""
-    from Bio.Align import PairwiseAligner, substitution_matrices
-
-    aligner: Any = PairwiseAligner(mode="global")  # type: ignore[no-untyped-call]
-    matrices: Any = substitution_matrices
-    aligner.substitution_matrix = matrices.load("BLOSUM62")
-    aligner.open_gap_score, aligner.extend_gap_score = -11, -1
-    aligner.end_gap_score = 0
-    return aligner
-
-
-def _aligned(aligner: Any, one: str, other: str) -> list[tuple[int, int]]:
-    if one == other:
-        return [(i, i) for i in range(len(one))]
-    blocks = zip(*aligner.align(one, other)[0].aligned, strict=True)
-    return [
-        (int(i), int(j))
-        for (start, end), (there, to) in blocks
-        for i, j in zip(range(start, end), range(there, to), strict=True)
-    ]
