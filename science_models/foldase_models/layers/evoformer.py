@@ -9,10 +9,12 @@ between a representation and its update exists for a group of rows or channels a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint as torch_checkpoint
 
 from foldase_models.layers.dims import EvoformerDims
@@ -22,6 +24,9 @@ from foldase_models.layers.primitives import DropoutColumnwise, DropoutRowwise
 from foldase_models.layers.row_groups import check_in_place
 from foldase_models.layers.transition import Transition
 from foldase_models.layers.triangle import TriangleAttention, TriangleMultiplication
+
+AfterBlock = Callable[[int], None]
+"""Called with the number of blocks of a stack that are done; what it raises ends the work."""
 
 Segment = Callable[..., torch.Tensor]
 """A part of a block, from representations and masks to one new representation."""
@@ -173,6 +178,51 @@ class EvoformerBlock(nn.Module):
         return m, z
 
 
+def run_blocks(
+    blocks: Iterable[nn.Module],
+    m: torch.Tensor,
+    z: torch.Tensor,
+    msa_mask: torch.Tensor | None = None,
+    pair_mask: torch.Tensor | None = None,
+    *,
+    inplace: bool = False,
+    checkpoint: bool = False,
+    waiting: bool = False,
+    after: AfterBlock | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """New ``m`` and ``z`` of all blocks of a stack in turn; shapes and forms as in :class:`EvoformerBlock`.
+
+    Args:
+        blocks: of :class:`EvoformerBlock` or called like one.
+        m: alignment.
+        z: pairs.
+        msa_mask: of the alignment.
+        pair_mask: of pairs.
+        inplace: for inference only, as in the block.
+        checkpoint: as in the block.
+        waiting: weights of blocks may lie on another device; each is brought near while its block runs.
+        after: called after each block with the number that are done.
+    """
+    if not (inplace or torch.is_grad_enabled()):
+        m, z, inplace = m.clone(), z.clone(), True
+    form = {"inplace": inplace, "checkpoint": checkpoint}
+    for done, block in enumerate(blocks, start=1):
+        run = partial(_brought_near, block) if waiting else block
+        m, z = run(m, z, msa_mask, pair_mask, **form)
+        if after is not None:
+            after(done)
+    return m, z
+
+
+def _brought_near(
+    block: nn.Module, m: torch.Tensor, *others: torch.Tensor | None, **form: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A block with its weights where ``m`` is; they go when it returns."""
+    near = {name: own.to(m.device, non_blocking=True) for name, own in block.state_dict().items()}
+    new_m, new_z = functional_call(block, near, (m, *others), form)
+    return new_m, new_z
+
+
 class Evoformer(nn.Module):
     """A stack of blocks under the key ``blocks``."""
 
@@ -191,8 +241,4 @@ class Evoformer(nn.Module):
         checkpoint: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All blocks in turn; shapes and options as in :class:`EvoformerBlock`."""
-        if not (inplace or torch.is_grad_enabled()):
-            m, z, inplace = m.clone(), z.clone(), True
-        for block in self.blocks:
-            m, z = block(m, z, msa_mask, pair_mask, inplace=inplace, checkpoint=checkpoint)
-        return m, z
+        return run_blocks(self.blocks, m, z, msa_mask, pair_mask, inplace=inplace, checkpoint=checkpoint)

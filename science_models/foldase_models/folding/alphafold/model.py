@@ -27,10 +27,11 @@ from foldase_models.folding.alphafold.embedders import (
 )
 from foldase_models.folding.alphafold.heads import AuxiliaryHeads, Confidence, HeadLogits
 from foldase_models.folding.alphafold.inputs import ModelInputs
-from foldase_models.folding.alphafold.stacks import AfterBlock, EvoformerStack, ExtraMSAStack
+from foldase_models.folding.alphafold.stacks import EvoformerStack, ExtraMSAStack
 from foldase_models.folding.alphafold.templates import TemplateEmbedder
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers.atoms import atom14_to_atom37, pseudo_beta
+from foldase_models.layers.evoformer import AfterBlock
 from foldase_models.layers.row_groups import rows_at_once, working_set
 from foldase_models.layers.structure_module import StructureModule, StructureOutput
 

@@ -5,40 +5,24 @@ Shapes: S sequences, N residues, c_m, c_z and c_s channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from foldase_models.folding.alphafold.extra_msa import ExtraMSABlock
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers.dims import EvoformerDims
-from foldase_models.layers.evoformer import EvoformerBlock
+from foldase_models.layers.evoformer import AfterBlock, EvoformerBlock, run_blocks
 from foldase_models.layers.primitives import Linear
 
-AfterBlock = Callable[[int], None]
-"""Called with the number of blocks of a stack that are done; what it raises ends the work."""
 
-
-def run_block(
-    block: nn.Module,
-    m: torch.Tensor,
-    z: torch.Tensor,
-    msa_mask: torch.Tensor | None,
-    pair_mask: torch.Tensor | None,
-    options: ForwardOptions,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """New ``m`` and ``z`` of one block of a stack, which may wait elsewhere with its weights."""
+def _forms(options: ForwardOptions) -> dict[str, bool]:
+    """What the options mean to :func:`foldase_models.layers.evoformer.run_blocks`."""
     training = torch.is_grad_enabled()
-    form = {"inplace": options.inplace and not training, "checkpoint": options.checkpoint and training}
-    if not options.offload_weights:
-        out = block(m, z, msa_mask, pair_mask, **form)
-    else:
-        near = {name: tensor.to(m.device, non_blocking=True) for name, tensor in block.state_dict().items()}
-        out = functional_call(block, near, (m, z, msa_mask, pair_mask), form)
-    new_m, new_z = out
-    return new_m, new_z
+    return {
+        "inplace": options.inplace and not training,
+        "checkpoint": options.checkpoint and training,
+        "waiting": options.offload_weights,
+    }
 
 
 class ExtraMSAStack(nn.Module):
@@ -59,11 +43,7 @@ class ExtraMSAStack(nn.Module):
         after: AfterBlock | None = None,
     ) -> torch.Tensor:
         """New ``z`` ``[..., N, N, c_z]``; arguments as in :class:`EvoformerStack`."""
-        for done, block in enumerate(self.blocks, start=1):
-            m, z = run_block(block, m, z, msa_mask, pair_mask, options)
-            if after is not None:
-                after(done)
-        return z
+        return run_blocks(self.blocks, m, z, msa_mask, pair_mask, after=after, **_forms(options))[1]
 
 
 class EvoformerStack(nn.Module):
@@ -100,8 +80,5 @@ class EvoformerStack(nn.Module):
         Returns:
             New ``m``, ``z``, and the single representation ``[..., N, c_s]``.
         """
-        for done, block in enumerate(self.blocks, start=1):
-            m, z = run_block(block, m, z, msa_mask, pair_mask, options)
-            if after is not None:
-                after(done)
+        m, z = run_blocks(self.blocks, m, z, msa_mask, pair_mask, after=after, **_forms(options))
         return m, z, self.linear(m[..., 0, :, :])
