@@ -136,6 +136,18 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_written(folder):
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused_and_never_taken_for_numbers(folder, dtype):
+    tensors = {key: tensor.clone() for key, tensor in read_safetensors_folder(folder).tensors.items()}
+    write(folder, tensors | {"embed.weight": tensors["embed.weight"].to(dtype)})
+    error = refused(folder)
+    assert error.code == "wrong_weights"
+    assert "1 of another kind of numbers, perhaps quantised: embed.weight" in error.message
+    if dtype is torch.float8_e4m3fn:
+        with pytest.raises(ModelError, match="F8_E4M3"):
+            digest(read_safetensors_folder(folder))
+
+
 def test_tied_weights_must_be_equal_where_both_are_given(folder):
     tensors = {key: tensor.clone() for key, tensor in read_safetensors_folder(folder).tensors.items()}
     tensors["decoder.weight"] = tensors["embed.weight"].clone()

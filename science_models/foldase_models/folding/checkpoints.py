@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.waiting_weights import TensorFile
+from foldase_models.folding.waiting_weights import DTYPES, TensorFile
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -90,6 +90,10 @@ class LazyTensors(Mapping[str, torch.Tensor]):
     def shape(self, key: str) -> tuple[int, ...]:
         """Of a tensor, without reading it."""
         return tuple(self._files[self._homes[key]].get_slice(key).get_shape())
+
+    def dtype(self, key: str) -> torch.dtype | None:
+        """Of a tensor, without reading it; None for one that is not read, such as quantised numbers."""
+        return DTYPES.get(self._files[self._homes[key]].get_slice(key).get_dtype())
 
     def place(self, key: str) -> str:
         """Folder and file that hold a tensor, for errors."""
@@ -167,8 +171,9 @@ def load_strict(
         device: of parameters that were left out; None means the CPU.
 
     Raises:
-        ModelError: ``wrong_weights`` naming the first missing, unexpected and mismatching keys and how many
-            they are, before anything is written; ``bad_weights`` for a tensor with a value that is not
+        ModelError: ``wrong_weights`` naming the first missing, unexpected and mismatching keys (of another
+            shape, or integers where floats are wanted) and how many they are, before anything is written;
+            ``bad_weights`` for a tensor with a value that is not
             finite, naming the key.
     """
     expected = model.state_dict(keep_vars=True)
@@ -329,7 +334,14 @@ def _check_keys(
         for key, shape in shapes.items()
         if shape != wanted[key]
     ]
-    faults = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatching))
+    floating = {sources[key]: own.is_floating_point() for key, own in expected.items()}
+    quantised = [key for key in shapes if not _is_of_kind(_dtype(key, tensors), floating[key])]
+    faults = (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("of another shape", mismatching),
+        ("of another kind of numbers, perhaps quantised", quantised),
+    )
     told = [f"{len(keys)} {fault}: {_some(keys)}" for fault, keys in faults if keys]
     if told:
         raise ModelError(
@@ -378,6 +390,14 @@ def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def _shape(key: str, tensors: Mapping[str, torch.Tensor]) -> tuple[int, ...]:
     return tensors.shape(key) if isinstance(tensors, LazyTensors) else tuple(tensors[key].shape)
+
+
+def _dtype(key: str, tensors: Mapping[str, torch.Tensor]) -> torch.dtype | None:
+    return tensors.dtype(key) if isinstance(tensors, LazyTensors) else tensors[key].dtype
+
+
+def _is_of_kind(dtype: torch.dtype | None, floating: bool) -> bool:
+    return dtype is not None and dtype in DTYPES.values() and dtype.is_floating_point == floating
 
 
 def _location(key: str, tensors: Mapping[str, torch.Tensor]) -> str | None:

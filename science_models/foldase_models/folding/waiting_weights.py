@@ -21,7 +21,7 @@ from foldase_models.errors import ModelError
 Read = Callable[[str], torch.Tensor]
 """A fresh tensor by its key in the model."""
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -31,6 +31,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+"""What is read, by the names of safetensors; quantised numbers are not."""
 
 
 class TensorFile:
@@ -49,8 +50,19 @@ class TensorFile:
         self._entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
 
     def read(self, key: str) -> torch.Tensor:
-        """A copy of one tensor."""
+        """A copy of one tensor.
+
+        Raises:
+            ModelError: ``bad_weights`` for numbers that are not read, or a file that was cut off meanwhile.
+        """
         entry = self._entries[key]
+        if entry["dtype"] not in DTYPES:
+            raise ModelError(
+                f"{key} holds numbers of type {entry['dtype']}, which are not read",
+                code="bad_weights",
+                location=f"{self.path.parent.name}/{self.path.name}",
+                hint="give the weights as they were before they were quantised",
+            )
         begin, end = entry["data_offsets"]
         out = torch.empty(end - begin, dtype=torch.uint8)
         with self.path.open("rb", buffering=0) as file:
@@ -65,7 +77,7 @@ class TensorFile:
                         location=f"{self.path.parent.name}/{self.path.name}",
                     )
                 done += count
-        return out.view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+        return out.view(DTYPES[entry["dtype"]]).view(entry["shape"])
 
 
 def wait_in_files(

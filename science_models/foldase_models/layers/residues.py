@@ -89,7 +89,7 @@ ATOM14 = tuple(
 
 
 def encode(sequence: str, *, location: str | None = None) -> NDArray[np.int64]:
-    """Residue types of a sequence of the twenty letters and X.
+    """Residue types, int64 ``[N]``, of a sequence of N of the twenty letters and X.
 
     Raises:
         ModelError: ``unknown_residue`` for any other letter, saying where it stands.
@@ -107,7 +107,7 @@ def encode(sequence: str, *, location: str | None = None) -> NDArray[np.int64]:
 
 
 def decode(types: NDArray[np.int64]) -> str:
-    """The letters of residue types."""
+    """The letters of residue types ``[N]``, each 0 to 20."""
     return "".join((RESTYPES + "X")[kind] for kind in types)
 
 

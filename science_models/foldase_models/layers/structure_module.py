@@ -68,7 +68,7 @@ class TransitionLayer(nn.Module):
         self.linear_3 = Linear(c_s, c_s, init="final")
 
     def forward(self, single: torch.Tensor) -> torch.Tensor:
-        """New ``single``."""
+        """New ``single`` ``[..., N, c_s]``."""
         hidden = self.linear_2(self.linear_1(single).relu()).relu()
         out: torch.Tensor = single + self.linear_3(hidden)
         return out
@@ -84,7 +84,7 @@ class StructureTransition(nn.Module):
         self.layer_norm = nn.LayerNorm(dims.c_s)
 
     def forward(self, single: torch.Tensor) -> torch.Tensor:
-        """New ``single``."""
+        """New ``single`` ``[..., N, c_s]``."""
         for layer in self.layers:
             single = layer(single)
         out: torch.Tensor = self.layer_norm(self.dropout(single))
@@ -100,7 +100,7 @@ class AngleResnetBlock(nn.Module):
         self.linear_2 = Linear(width, width, init="final")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """New ``x``."""
+        """New ``x`` ``[..., N, c_resnet]``."""
         out: torch.Tensor = x + self.linear_2(self.linear_1(x.relu()).relu())
         return out
 

@@ -26,7 +26,8 @@ SYMMETRIC = {
     "Y": (("CD1", "CD2"), ("CE1", "CE2")),
 }
 """Atoms of one residue whose names may be exchanged, all pairs of a residue at once. Those of leucine and
-valine may not: their names say on which side they lie."""
+valine may not: their names say on which side they lie. The program of lDDT's authors (OpenStructure)
+exchanges these too, so that it scores a model with methyl groups named the other way higher."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from foldase_kernels import evoformer_attention
+from foldase_models.errors import ModelError
 from foldase_models.folding.esm2.config import Esm2Config
 from foldase_models.folding.esm2.heads import ContactHead, LanguageHead
 from foldase_models.folding.options import ForwardOptions
@@ -55,6 +56,7 @@ class _Embeddings(nn.Module):
         self.layer_norm = nn.LayerNorm(width, config.layer_norm_eps) if config.emb_layer_norm_before else None
 
     def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """``[B, L, D]`` from tokens int64 ``[B, L]``; 0 where ``mask``, boolean ``[B, L]``, is False."""
         x: torch.Tensor = self.word_embeddings(tokens)
         if self.config.token_dropout:
             masked = tokens == self.config.mask_token_id
@@ -115,6 +117,7 @@ class _SelfAttention(nn.Module):
         watch: Callable[[torch.Tensor, torch.Tensor], None] | None,
         backend: str,
     ) -> torch.Tensor:
+        """What tokens gather, ``[B, L, D]``; ``mask`` boolean ``[B, L]``; ``angles`` of :class:`_Rotary`."""
         shape = (*x.shape[:-1], self.heads, -1)
         q, k = self.query(x).view(shape), self.key(x).view(shape)
         if angles is not None:
@@ -169,6 +172,7 @@ class _Layer(nn.Module):
         watch: Callable[[torch.Tensor, torch.Tensor], None] | None,
         options: ForwardOptions,
     ) -> torch.Tensor:
+        """New ``x`` ``[B, L, D]``; ``mask`` boolean ``[B, L]``, True = real."""
         attention = self.attention
         attended = attention.self(attention.LayerNorm(x), mask, angles, watch, options.backend)
         x = x + attention.output.dense(attended)
@@ -266,7 +270,14 @@ class Esm2(nn.Module):
         *,
         options: ForwardOptions | None = None,
     ) -> torch.Tensor:
-        """Logits of the token at each position, ``[B, L, vocab_size]``; arguments as for the encoder."""
-        assert self.lm_head is not None
+        """Logits of the token at each position, ``[B, L, vocab_size]``; arguments as for the encoder.
+
+        Raises:
+            ModelError: ``wrong_model`` without a language head.
+        """
+        if self.lm_head is None:
+            raise ModelError(
+                "the checkpoint has no language head", code="wrong_model", hint="give one of EsmForMaskedLM"
+            )
         logits: torch.Tensor = self.lm_head(self.esm(tokens, mask, options=options).last)
         return logits

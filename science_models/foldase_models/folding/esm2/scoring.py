@@ -105,7 +105,12 @@ def wild_type_log_probabilities(
 
 
 def pseudo_perplexity(log_probabilities: NDArray[np.float32], sequence: str) -> float:
-    """``exp(-mean log p)`` of the residues under :func:`masked_log_probabilities` (Salazar et al. 2020)."""
+    """``exp(-mean log p)`` of N residues under :func:`masked_log_probabilities` (Salazar et al. 2020).
+
+    Args:
+        log_probabilities: float32 ``[N, V]``.
+        sequence: the N residues.
+    """
     own = log_probabilities[np.arange(len(sequence)), letter_ids(sequence)]
     return float(np.exp(-own.astype(np.float64).mean()))
 

@@ -69,7 +69,7 @@ def error_centres(like: torch.Tensor) -> torch.Tensor:
 
 
 def tm_scale(residues: torch.Tensor) -> torch.Tensor:
-    """d0 of the TM-score, A, of chains of so many residues (Zhang and Skolnick 2004); 19 at least."""
+    """d0 of the TM-score, A, of chains of ``[...]`` residues (Zhang and Skolnick 2004); 19 at least."""
     return 1.24 * (residues.clamp(min=19) - 15) ** (1 / 3) - 1.8
 
 

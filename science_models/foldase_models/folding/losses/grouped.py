@@ -14,7 +14,8 @@ def sum_over_rows(compute: Callable[[slice], torch.Tensor], rows: int, row_bytes
     """The sum of ``compute(rows)`` over groups of rows; the backward pass computes each group anew.
 
     Args:
-        compute: what some rows add; it draws nothing at random. It may reach tensors that need gradients.
+        compute: what some rows add, a tensor of one shape ``[...]`` for all; it draws nothing at random. It
+            may reach tensors that need gradients.
         rows: how many there are, at least one.
         row_bytes: of the largest tensor that one row makes.
     """
@@ -34,14 +35,14 @@ def sum_over_rows(compute: Callable[[slice], torch.Tensor], rows: int, row_bytes
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor, dims: int) -> torch.Tensor:
-    """The mean over the last ``dims`` dimensions where ``mask`` (broadcastable) is 1; 0 where it never is."""
+    """The mean ``[...]`` over the last ``dims`` dimensions where ``mask`` (broadcastable) is 1; else 0."""
     mask = mask.to(values.dtype).expand_as(values)
     last = tuple(range(-dims, 0))
     return (values * mask).sum(last) / mask.sum(last).clamp(min=1.0)
 
 
 def cross_entropy(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Of classes along the last dimension, against ``index`` of the other ones; float32 or wider."""
+    """``[...]``, float32 or wider, from logits of classes ``[..., K]`` and the true ones, int64 ``[...]``."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return -logits.log_softmax(-1).gather(-1, index.unsqueeze(-1)).squeeze(-1)
 

@@ -18,7 +18,14 @@ from foldase_models.layers.rigid import Rigid
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """True atoms ``[..., N, 14, 3]``, their mask, and frames of groups ``[..., N, 8]``, named to suit."""
+    """True atoms ``[..., N, 14, 3]``, A, named to suit.
+
+    Attributes:
+        atoms: see above.
+        mask: which are known, boolean ``[..., N, 14]``.
+        groups: frames of the rigid groups ``[..., N, 8]``.
+        swapped: residues whose other naming was chosen, boolean ``[..., N]``.
+    """
 
     atoms: torch.Tensor
     mask: torch.Tensor
@@ -33,6 +40,9 @@ def rename(truth: Truth, predicted: torch.Tensor) -> Renamed:
     Args:
         truth: what is compared with.
         predicted: ``[..., N, 14, 3]``, A.
+
+    Returns:
+        All without gradients.
     """
     order = by_type(ATOM14_SWAPPED, truth.aatype)
     other = truth.atom14.gather(-2, order.unsqueeze(-1).expand_as(truth.atom14))
