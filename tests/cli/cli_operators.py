@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from foldase_workflows.contracts import BadInput, Location, Operator, StepContext
+from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.contracts.operator import Estimate, Hardware
 from foldase_workflows.contracts.ports import Fasta, File, Ports, Tree, Weights
 
 
@@ -90,6 +94,7 @@ class Wait(Operator[WaitInputs, WaitOutputs]):
 
 class FoldInputs(Ports):
     weights: Weights
+    sequences: Fasta | None = None
     frugality: int = Field(default=0, ge=0, le=2)
 
 
@@ -102,6 +107,10 @@ class Fold(Operator[FoldInputs, FoldOutputs]):
     name, version, help = "cli.fold", 1, "runs out of memory unless it is frugal"
     frugality = "frugality"
     Inputs, Outputs = FoldInputs, FoldOutputs
+
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        weights = known.get("weights")
+        return Estimate((1, 2), 2 * weights.size) if isinstance(weights, Artifact) else None
 
     def run(self, inputs: FoldInputs, context: StepContext) -> FoldOutputs:
         context.plan(

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from cli_support import Command
 
+from foldase_workflows.spec.quantities import show_bytes
+
 
 def test_weights_are_listed_with_what_they_are(platform: Path, command: Command) -> None:
     done = command("weights")
@@ -96,3 +98,21 @@ def test_up_refuses_a_folder_that_is_not_there(documents: Path, command: Command
     done = command("up", "--home", documents / "new", "--weights", "nowhere", "--json")
     assert done.status == 2
     assert done.problem["code"] == "file_missing"
+
+
+def test_a_plan_of_files_that_only_this_machine_has_knows_the_size_of_weights(
+    platform: Path, documents: Path, command: Command
+) -> None:
+    text = Path("fold.yaml").read_text()
+    text = text.replace("inputs:\n", "inputs:\n  sequences: {type: fasta}\n")
+    Path("mine.yaml").write_text(text.replace("with: {", 'with: {sequences: "${{ inputs.sequences }}", '))
+    Path("mine.fasta").write_text(">never given to the server\nACDEFGHIKL\n")
+    arguments = ("plan", "mine.yaml", "-i", "sequences=mine.fasta", "-i", "weights=small")
+    planned = command(*arguments, "--json").json
+    assert "has not seen these files" in planned["note"]
+    fold = planned["steps"][0]
+    assert fold["with"]["weights"]["$artifact"]["name"] == "small"
+    size = fold["with"]["weights"]["$artifact"]["size"]
+    assert fold["estimate"]["memory_bytes"] == planned["memory_bytes"] == 2 * size > 0
+    assert f"peak memory {show_bytes(2 * size)}" in command(*arguments).out
+    assert "no memory known" in command("plan", "greet.yaml").out

@@ -104,8 +104,10 @@ def plan(home: Path | None, target: str, inputs: list[str], *, as_json: bool) ->
     values = prepare(submission.inputs, types, _known_file, folder=submission.folder)
     values |= prepare(typed_inputs(assignments(inputs), types), types, _known_file)
     bound = bind_inputs(checked, values)
-    answer, note = _plan_of_server(home, replace(submission, inputs={}), values)
+    answer, note, weights = _plan_of_server(home, replace(submission, inputs={}), values)
     if answer is None:
+        named = {name: bound.get(name) for name, kind in types.items() if kind.name == "weights"}
+        bound |= {name: weights[value].to_json() for name, value in named.items() if value in weights}
         answer = plan_run(checked, bound, default_registry()).to_json()
     if as_json:
         print_json({**answer, "note": note})
@@ -116,17 +118,23 @@ def plan(home: Path | None, target: str, inputs: list[str], *, as_json: bool) ->
 
 def _plan_of_server(
     home: Path | None, submission: Submission, values: dict[str, Any]
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[dict[str, Any] | None, str, dict[str, Artifact]]:
+    """The plan, or else a note why there is none and the weights that the server has."""
     client = reachable(home)
     if client is None:
-        return None, "no server runs: what the cache holds is unknown, and the node is this machine"
+        return None, "no server runs: what the cache holds is unknown, and the node is this machine", {}
     with client:
         try:
-            return client.plan(submission, values), ""
+            return client.plan(submission, values), "", {}
         except DocumentErrors as error:
             if any(fault.code != "unknown_artifact" for fault in error.errors):
                 raise
-    return None, "the server has not seen these files: what the cache holds for them is unknown"
+        weights = {
+            item["name"]: Artifact(item["digest"], "weights", item["size"], item["name"])
+            for item in client.weights()["items"]
+            if item["state"] == "ready"
+        }
+    return None, "the server has not seen these files: what the cache holds for them is unknown", weights
 
 
 def _types(checked: CheckedWorkflow) -> dict[str, PortType]:
@@ -174,9 +182,9 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
             "  ".join(f"{key}={render.value(value)}" for key, value in step["with"].items()),
         )
     out.print(table)
-    total = (
-        f"{_range(answer['seconds']) or 'no time known'}, peak memory {show_bytes(answer['memory_bytes'])}"
-    )
+    memory = answer["memory_bytes"]
+    peak = f"peak memory {show_bytes(memory)}" if memory else "no memory known"
+    total = f"{_range(answer['seconds']) or 'no time known'}, {peak}"
     unknown = f"; {answer['unknown']} steps without an estimate" if answer.get("unknown") else ""
     if answer["cached"] == len(answer["steps"]):
         total = "nothing to compute"
