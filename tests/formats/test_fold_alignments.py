@@ -68,9 +68,11 @@ def test_single_chains_of_a_complex_and_unknown_residues(tmp_path):
     assert used == {"a.a3m", "b.a3m"}
     assert rows[1].texts()[1] == "ARN"
     assert rows[2] is None
-    letters, deletions = rows_side_by_side(["MKVW", "ARN", "WWW"], rows)
+    letters, deletions, mask = rows_side_by_side(["MKVW", "ARN", "WWW"], rows)
     assert [decode(row) for row in letters] == ["MKVWARNWWW", "MKV-------", "----ARN---"]
     assert deletions.shape == letters.shape
+    written = ["".join("x" if own else " " for own in row) for row in mask]
+    assert written == ["x" * 10, "xxxx      ", "    xxx   "]
     assert rows_side_by_side(["MKVW"], [None]) is None
 
 

@@ -11,12 +11,17 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.storage import LocalStore
 
+from foldase_models.folding import prediction
 from foldase_workflows.contracts import BadInput, Damaged
 from foldase_workflows.formats.atom_names import RESIDUE_ATOMS
+from foldase_workflows.formats.fold_alignments import SideBySide
 from foldase_workflows.formats.pair_tiles import (
+    DISTANCE_EDGES,
     PAE_STEP,
     block_means,
+    deep_tile_shapes,
     pae_bytes,
     pae_of_bytes,
     tile_shapes,
@@ -29,11 +34,17 @@ HALF_PROBABILITY = 0.5 / 255 + 1e-6
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()
 
 
-def structure(chains: tuple[str, ...], *, seed: int, sample: int = 0) -> PredictedStructure:
+def structure(
+    chains: tuple[str, ...], *, seed: int, sample: int = 0, extras: bool = False
+) -> PredictedStructure:
     rng = np.random.default_rng([seed, sample])
     length = sum(map(len, chains))
     mask = np.zeros((length, 37), dtype=bool)
     mask[:, : len(RESIDUE_ATOMS["A"])] = True
+    told = {}
+    if extras:
+        told["distogram"] = rng.dirichlet(np.ones(64), (length, length)).astype(np.float16)
+        told["frames"] = rng.normal(size=(length, 4, 4)).astype(np.float32)
     return PredictedStructure(
         name="my protein",
         chains=chains,
@@ -55,13 +66,15 @@ def structure(chains: tuple[str, ...], *, seed: int, sample: int = 0) -> Predict
             versions={"torch": "2.13.0"},
         ),
         numbers={"clashes": 3.0},
+        **told,
     )
 
 
 def write(folder: Path, chains: tuple[str, ...] = ("ARND" * 80, "MKV")) -> list[PredictedStructure]:
     writer = FoldsWriter(folder)
     msa = np.arange(2 * sum(map(len, chains)), dtype=np.uint8).reshape(2, -1) % 21
-    writer.add_record("my_protein", "my protein", chains, msa=msa, deletions=msa.astype(np.int32) * 40)
+    aligned = SideBySide(msa, msa.astype(np.int32) * 40, np.ones(msa.shape, dtype=bool))
+    writer.add_record("my_protein", "my protein", chains, aligned)
     made = [structure(chains, seed=seed, sample=sample) for seed in (1, 2) for sample in (0, 1)]
     for one in made:
         writer.add("my_protein", one, one.mean_plddt / 100)
@@ -98,9 +111,10 @@ def test_structures_come_back(tree):
 def test_inputs_features_and_the_summary_come_back(tree):
     found = FoldSet(tree)
     assert found.chains("my_protein") == ("ARND" * 80, "MKV")
-    msa, deletion = found.alignment("my_protein")
-    assert msa.shape == deletion.shape == (2, 323)
-    np.testing.assert_array_equal(deletion, np.minimum(msa.astype(int) * 40, 255))
+    aligned = found.alignment("my_protein")
+    assert aligned.msa.shape == aligned.deletion.shape == aligned.mask.shape == (2, 323)
+    np.testing.assert_array_equal(aligned.deletion, np.minimum(aligned.msa.astype(int) * 40, 255))
+    assert aligned.mask.all()
     root = zarr.open_group(tree, mode="r", zarr_format=3)
     assert root["inputs/my_protein/sequence"][:4].tolist() == [0, 1, 2, 3]
     assert root["inputs/my_protein/residue_index"][-4:].tolist() == [320, 1, 2, 3]
@@ -129,6 +143,8 @@ def test_the_layout_is_the_promised_one(tree):
     assert listed[group]["attributes"]["provenance"]["weights"] == WEIGHTS
     assert tile_shapes(4096) == ((256, 256), (2048, 2048))
     assert tile_shapes(300) == ((256, 256), (512, 512))
+    assert deep_tile_shapes(4096, 64) == ((64, 64, 64), (512, 512, 64))
+    assert deep_tile_shapes(70, 64) == ((64, 64, 64), (128, 128, 64))
 
 
 def test_a_tile_is_read_alone(tree):
@@ -141,6 +157,63 @@ def test_a_tile_is_read_alone(tree):
     assert overview[0, 0] == pytest.approx(float(whole[:16, :16].mean()), abs=HALF_STEP)
     with pytest.raises(IndexError):
         found.pae_tile(entry, slice(-1, 5), slice(0, 5))
+
+
+def test_the_mask_of_an_alignment_is_packed_into_bits(tmp_path):
+    chains, rng = ("ARND" * 4, "MKV"), np.random.default_rng(3)
+    mask = rng.random((300, 19)) < 0.5
+    writer = FoldsWriter(tmp_path / "t")
+    msa, deletions = (np.zeros(mask.shape, dtype=dtype) for dtype in (np.uint8, np.int32))
+    writer.add_record("a", "a", chains, SideBySide(msa, deletions, mask))
+    writer.add_record("b", "b", ("AR",))
+    writer.add("a", structure(chains, seed=1), 0.5)
+    writer.complete()
+    found = FoldSet(tmp_path / "t")
+    np.testing.assert_array_equal(found.alignment("a").mask, mask)
+    assert found.alignment("b") is None
+    stored = zarr.open_array(tmp_path / "t" / "features/a/msa_mask", mode="r")
+    assert (stored.shape, stored.chunks) == ((300, 3), (256, 3))
+    np.testing.assert_array_equal(stored[:], np.packbits(mask, axis=1))
+
+
+def test_distances_and_frames_are_kept_where_they_were_asked_for(tmp_path, monkeypatch):
+    chains = ("ARND" * 36,)
+    wanted = structure(chains, seed=1, extras=True)
+    written: list[str] = []
+    real = LocalStore.set
+
+    async def remembered(self, key, value):
+        written.append(key)
+        await real(self, key, value)
+
+    monkeypatch.setattr("foldase_workflows.formats.pair_tiles.DEEP_SHARD", 128)
+    monkeypatch.setattr(LocalStore, "set", remembered)
+    writer = FoldsWriter(tmp_path / "t")
+    writer.add_record("a", "a", chains)
+    writer.add("a", wanted, 0.5)
+    writer.add("a", structure(chains, seed=2), 0.5)
+    writer.complete()
+    group = "models/a/esmfold/1/0"
+    shards = [key for key in written if key.startswith(f"{group}/distogram/c/")]
+    assert sorted(shards) == [f"{group}/distogram/c/{row}/{column}/0" for row in (0, 1) for column in (0, 1)]
+    assert written[-1] == "zarr.json", "the attributes of the root come last"
+    assert json.loads((tmp_path / "t/zarr.json").read_text())["attributes"]["complete"] is True
+    found = FoldSet(tmp_path / "t")
+    np.testing.assert_array_equal(found.distogram(found.entries[0]), wanted.distogram)
+    part = found.distogram(found.entries[0], slice(100, 140), slice(3, 9))
+    np.testing.assert_array_equal(part, wanted.distogram[100:140, 3:9])
+    np.testing.assert_array_equal(found.read(found.entries[0]).frames, wanted.frames)
+    assert found.distogram(found.entries[1]) is None
+    assert found.read(found.entries[1]).frames is None
+    stored = zarr.open_array(tmp_path / "t" / group / "distogram", mode="r")
+    assert (stored.dtype, stored.chunks, stored.shards) == (np.float16, (64, 64, 64), (128, 128, 64))
+    (tmp_path / "t" / group / "distogram/c/0/1/0").unlink()
+    with pytest.raises(Damaged, match="distogram"):
+        found.distogram(found.entries[0], slice(0, 2), slice(130, 140))
+
+
+def test_both_floors_mean_the_same_distances():
+    np.testing.assert_array_equal(DISTANCE_EDGES, prediction.DISTANCE_EDGES)
 
 
 def test_equal_structures_are_equal_trees(tree, tmp_path):
@@ -201,8 +274,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
     writer.add_record("a", "a", ("AR",))
     with pytest.raises(ValueError, match="taken"):
         writer.add_record("a", "a", ("AR",))
+    wide = np.zeros((2, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="alignment"):
-        writer.add_record("b", "b", ("AR",), msa=np.zeros((2, 3), dtype=np.uint8))
+        writer.add_record("b", "b", ("AR",), SideBySide(wide, wide.astype(np.int32), wide == 0))
     with pytest.raises(ValueError, match="chains"):
         writer.add("a", structure(("ARN",), seed=1), 0.5)
     writer.add("a", structure(("AR",), seed=1), 0.5)

@@ -22,7 +22,10 @@ from foldase_models.folding.alphafold.weights import load_alphafold, tensors_of
 from foldase_models.folding.checkpoints import without_weights
 from foldase_models.folding.loading import load_folder
 from foldase_models.folding.options import ForwardOptions
+from foldase_models.folding.prediction import DISTANCE_EDGES
 
+HALF = 5e-4
+"""Of a probability in half precision."""
 OPENFOLD_1 = {
     "template_embedder.template_single_embedder.linear_1.weight": "template_angle_embedder.linear_1.weight",
     "template_embedder.template_pointwise_att.layer.bias": "template_pointwise_att.layer.bias",
@@ -213,7 +216,13 @@ def test_a_prediction_is_whole(model):
     record, told = record_of(11, 20, 2), []
     options = ForwardOptions()
     folds = AlphaFoldFolder(model, "digest", options)
-    found = folds.fold(record, seed=5, recycles=1, progress=lambda share, words: told.append(share))
+    found = folds.fold(
+        record,
+        seed=5,
+        recycles=1,
+        progress=lambda share, words: told.append(share),
+        extras=("distogram", "frames"),
+    )
     residues = record.residues
     assert found.sequence == record.chains[0]
     assert found.residue_index.tolist() == list(range(1, residues + 1))
@@ -234,7 +243,13 @@ def test_a_prediction_is_whole(model):
     passes = [inputs_of(pass_features(features, model.config.features, seed=5, number=n)) for n in range(2)]
     with torch.no_grad():
         output = model(passes, options=options)
+        shares = model.aux_heads.distogram(output.pair).softmax(-1)
     assert np.array_equal(found.recycle_alpha[-1], output.structure.positions[-1, :, 1].numpy())
+    assert np.abs(found.distogram - shares.numpy()).max() <= HALF
+    near = int((DISTANCE_EDGES <= 8).sum())
+    assert np.abs(found.distogram[..., :near].sum(-1) - found.contact_probability).max() <= near * HALF
+    assert np.array_equal(found.frames[:, :3, 3], output.structure.frames.translation[-1].numpy())
+    assert np.array_equal(found.frames[:, :3, :3], output.structure.frames.rotation[-1].numpy())
 
 
 def test_seeds(model):

@@ -17,7 +17,7 @@ from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.folding.esmfold.features import GAP, LINKER, encode_record
 from foldase_models.folding.esmfold.heads import pair_confidence
 from foldase_models.folding.options import ForwardOptions
-from foldase_models.folding.prediction import FoldInput
+from foldase_models.folding.prediction import DISTANCE_EDGES, FoldInput
 from foldase_models.layers import residues
 
 pytestmark = pytest.mark.xdist_group("transformers")
@@ -27,6 +27,8 @@ CLOSE = 1e-5
 """Relative, float32 in another order of sums."""
 POSITIONS = 1e-3
 """A."""
+HALF = 5e-4
+"""Of a probability in half precision."""
 BFLOAT16_PLDDT = 5.0
 """Of 100: half precision rounds every representation to three digits."""
 
@@ -110,6 +112,33 @@ def test_chains_are_joined_by_linkers_that_no_answer_shows(folder, model):
         whole = model(aatype, residue_index=torch.as_tensor(features.residue_index)[None], recycles=0)
     kept = torch.as_tensor(features.real)
     assert np.abs(found.recycle_alpha[-1] - whole.alpha[-1, 0, kept].numpy()).max() <= POSITIONS
+
+
+def test_distances_and_frames_are_told_where_they_are_asked_for(folder, model):
+    record = FoldInput(name="two", chains=("MKVLAAG", "ICQWE"))
+    found = folder.fold(record, seed=0, recycles=0, extras=("distogram", "frames"))
+    features = encode_record(record)
+    kept = torch.as_tensor(features.real)
+    with torch.no_grad():
+        aatype, index = (torch.as_tensor(own)[None] for own in (features.aatype, features.residue_index))
+        z = model(aatype, residue_index=index, recycles=0).z[0]
+        shares = model.distogram_head((z + z.transpose(0, 1)) / 2).softmax(-1)[kept][:, kept]
+    assert found.distogram.dtype == np.float16
+    assert np.abs(found.distogram - shares.numpy()).max() <= HALF
+    near = int((DISTANCE_EDGES <= 8).sum())
+    assert np.abs(found.distogram[..., :near].sum(-1) - found.contact_probability).max() <= near * HALF
+    # In the frame of its residue C-alpha is the origin, C lies on the x axis and N in the plane of x and y.
+    moved = found.positions[:, :3] - found.frames[:, None, :3, 3]
+    n, alpha, c = np.einsum("rij,rai->arj", found.frames[:, :3, :3], moved)
+    for flat in (alpha, c[:, 1:], n[:, 2]):
+        assert np.abs(flat).max() <= POSITIONS
+    assert (c[:, 0] > 1).all()
+    assert (n[:, 1] > 1).all()
+    assert (found.frames[:, 3] == [0, 0, 0, 1]).all()
+    bare = folder.fold(record, seed=0, recycles=0)
+    assert bare.distogram is None
+    assert bare.frames is None
+    assert np.array_equal(bare.positions, found.positions)
 
 
 def test_interface_confidence_by_loops(model):

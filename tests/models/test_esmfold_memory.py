@@ -8,7 +8,12 @@ from counted_memory import peak_of
 
 from foldase_models.folding.esmfold.blocks import TrunkBlock
 from foldase_models.folding.esmfold.config import TrunkDims
-from foldase_models.folding.esmfold.heads import PAIR_BINS, contact_probability, pair_confidence
+from foldase_models.folding.esmfold.heads import (
+    PAIR_BINS,
+    contact_probability,
+    distance_shares,
+    pair_confidence,
+)
 from foldase_models.folding.esmfold.trunk import FoldingTrunk
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers.row_groups import working_set
@@ -65,6 +70,9 @@ def test_heads_never_hold_all_logits():
     with working_set(2**16):
         assert peak_of(lambda: pair_confidence(z, head, mask)) <= HEADS * z.nbytes
         assert peak_of(lambda: contact_probability(z, head)) <= HEADS * z.nbytes
+        kept = torch.arange(64)
+        made = distance_shares(z, head, kept).nbytes
+        assert peak_of(lambda: distance_shares(z, head, kept)) <= made + HEADS * z.nbytes
 
 
 @pytest.mark.verify

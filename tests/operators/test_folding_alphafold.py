@@ -76,7 +76,9 @@ def test_alignment_and_template_reach_the_model(weights, tmp_path, run):
     outputs = run(OPERATOR, **given, alignments=[aligned], templates=[known])
     folds = FoldSet(outputs.folds)
     one = folds.read(folds.entries[0])
-    msa, deletion = folds.alignment("query")
+    aligned = folds.alignment("query")
+    msa, deletion = aligned.msa, aligned.deletion
+    assert aligned.mask.all()
     assert decode(msa[0]) == CHAIN
     assert deletion[1, 5] == 2
     (name, (chain,)) = read_templates([(known, "known.cif")])[0]

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.xdist_group("transformers")
 
 DECIMALS = 6e-4
 """Files hold coordinates with three decimals, A."""
+HALF = 5e-4
+"""Of a probability in half precision."""
 HALF_STEP = 0.0625 + 1e-6
 """Aligned errors are kept in steps of 0.125 A."""
 
@@ -136,6 +138,32 @@ def test_the_same_seed_twice_gives_identical_files(weights, fasta, run):
         assert files == sorted(path.relative_to(other) for path in other.rglob("*") if path.is_file())
         for file in files:
             assert (one / file).read_bytes() == (other / file).read_bytes(), file
+
+
+def test_distances_and_frames_are_kept_where_they_are_asked_for(weights, tmp_path, context_of, monkeypatch):
+    (tmp_path / "x.fasta").write_text(">dimer\nMKVW:ARND\n")
+    asked, context = count_folds(monkeypatch), context_of()
+    given = {"sequences": tmp_path / "x.fasta", "weights": weights, "recycles": 0, "pdb": False}
+    plain = FoldSet(OPERATOR.run(FoldInputs(**given), context).folds)
+    more = FoldInputs(**given, distogram=True, frames=True)
+    folds = FoldSet(OPERATOR.run(more, context_of(context.checkpoints)).folds)
+    assert len(asked) == 2, "what is kept without them does not do"
+    extras = ("distogram", "frames")
+    dimer = FoldInput(name="dimer", chains=("MKVW", "ARND"))
+    wanted = load_folder(weights, ForwardOptions()).fold(dimer, seed=1, recycles=0, extras=extras)
+    entry = folds.entries[0]
+    np.testing.assert_allclose(folds.distogram(entry), wanted.distogram, atol=HALF)
+    np.testing.assert_allclose(folds.read(entry).frames, wanted.frames, atol=DECIMALS)
+    np.testing.assert_array_equal(folds.read(entry).positions, plain.read(plain.entries[0]).positions)
+    assert plain.distogram(plain.entries[0]) is None
+
+
+@pytest.mark.verify
+def test_an_alignment_that_the_model_did_not_see_is_no_feature(weights, fasta, tmp_path, run):
+    (tmp_path / "long.a3m").write_text(">q\nMKVWARNDCQEGHILKMF\n>r\nMKVWARNDCQEGHILKMY\n")
+    inputs = {"alignments": [tmp_path / "long.a3m"], "missing_alignment": "single_sequence"}
+    outputs = run(OPERATOR, sequences=fasta, weights=weights, recycles=0, **inputs)
+    assert FoldSet(outputs.folds).alignment("long") is None
 
 
 @pytest.mark.verify

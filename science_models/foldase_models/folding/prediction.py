@@ -5,12 +5,18 @@ Shapes: N residues of all chains together, S rows of an alignment, R recycles. L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Extra = Literal["distogram", "frames"]
+"""What a model tells only when it is asked, because it is large or seldom wanted."""
+
+DISTANCE_EDGES = np.linspace(2.3125, 21.6875, 63)
+"""Between the 64 bins of a distogram, A, float64 ``[63]``; the first and the last bin are open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,10 @@ class FoldPrediction:
         recycles: passes that were made before the last one.
         converged: whether the passes ended early, below the tolerance.
         numbers: further figures of the model, by name.
+        distogram: probabilities of C-beta distances between :data:`DISTANCE_EDGES`, float16 ``[N, N, 64]``,
+            the same for ij and ji; None where it was not asked for.
+        frames: from the frame of each backbone (origin at C-alpha, x to C, N in the plane of x and y with
+            y > 0) to the whole, float32 ``[N, 4, 4]``, homogeneous, A; None where it was not asked for.
     """
 
     sequence: str
@@ -93,6 +103,8 @@ class FoldPrediction:
     recycles: int
     converged: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
+    distogram: NDArray[np.float16] | None = None
+    frames: NDArray[np.float32] | None = None
 
 
 class Folder(Protocol):
@@ -116,6 +128,7 @@ class Folder(Protocol):
         recycles: int | None = None,
         tolerance: float | None = None,
         progress: Callable[[float, str], None] | None = None,
+        extras: Collection[Extra] = (),
     ) -> FoldPrediction:
         """Fold one record.
 
@@ -125,6 +138,7 @@ class Folder(Protocol):
             recycles: passes before the last one; None means ``max_recycles``.
             tolerance: stop recycling when C-alpha distances change by less, A, root mean square.
             progress: called with the share done and a few words; what it raises ends the work.
+            extras: what else is wanted of the answer.
 
         Raises:
             ModelError: a letter, a length or an alignment that the model cannot take.

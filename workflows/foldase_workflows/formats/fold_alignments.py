@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,9 +196,21 @@ def _distance(chain: str, query: str) -> tuple[int, int]:
     return 0, len(differences(chain, query))
 
 
-def rows_side_by_side(
-    chains: Sequence[str], rows: Sequence[ChainRows | None]
-) -> tuple[NDArray[np.uint8], NDArray[np.int32]] | None:
+class SideBySide(NamedTuple):
+    """Rows S over the residues N of all chains.
+
+    Attributes:
+        letters: uint8 (S, N), indices into ``letters.LETTERS``.
+        deletions: int32 (S, N), residues left out before each column.
+        mask: bool (S, N), where a row is of the residue's chain; elsewhere its gaps say nothing.
+    """
+
+    letters: NDArray[np.uint8]
+    deletions: NDArray[np.int32]
+    mask: NDArray[np.bool_]
+
+
+def rows_side_by_side(chains: Sequence[str], rows: Sequence[ChainRows | None]) -> SideBySide | None:
     """Alignments of chains as one over all of them, for keeping.
 
     The queries are one row; each chain's rows follow, with gaps elsewhere. None where no chain has any.
@@ -208,13 +221,14 @@ def rows_side_by_side(
     depth = 1 + sum(len(one.letters) - 1 for one in rows if one is not None)
     letters = np.full((depth, length), GAP, dtype=np.uint8)
     deletions = np.zeros((depth, length), dtype=np.int32)
-    letters[0] = encode("".join(chains))
+    mask = np.zeros((depth, length), dtype=bool)
+    letters[0], mask[0] = encode("".join(chains)), True
     row, column = 1, 0
     for chain, one in zip(chains, rows, strict=True):
         if one is not None:
             extra = len(one.letters) - 1
             place = (slice(row, row + extra), slice(column, column + len(chain)))
-            letters[place], deletions[place] = one.letters[1:], one.deletions[1:]
+            letters[place], deletions[place], mask[place] = one.letters[1:], one.deletions[1:], True
             row += extra
         column += len(chain)
-    return letters, deletions
+    return SideBySide(letters, deletions, mask)

@@ -16,6 +16,11 @@ LODS = {"lod1": 4, "lod2": 16}
 CHUNK = 256
 SHARD = 2048
 _BAND = 1024
+DISTANCE_BINS = 64
+DISTANCE_EDGES = tuple(2.3125 + 0.3125 * step for step in range(DISTANCE_BINS - 1))
+"""Between the bins of a distogram, A; the first and the last bin are open."""
+DEEP_CHUNK, DEEP_SHARD = 64, 512
+"""Rows and columns of a tile and of a file where each pair has a value for every bin."""
 
 
 def pae_bytes(pae: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -77,6 +82,12 @@ def tile_shapes(length: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Chunk and shard of a square map: tiles of 256 in files of up to 2048 rows and columns."""
     shard = min(SHARD, -(-length // CHUNK) * CHUNK)
     return (CHUNK, CHUNK), (shard, shard)
+
+
+def deep_tile_shapes(length: int, depth: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Chunk and shard of a map with ``depth`` values a pair: tiles of 64 in files of up to 512."""
+    shard = min(DEEP_SHARD, -(-length // DEEP_CHUNK) * DEEP_CHUNK)
+    return (DEEP_CHUNK, DEEP_CHUNK, depth), (shard, shard, depth)
 
 
 def _bands(length: int, multiple: int = 1) -> Iterator[slice]:

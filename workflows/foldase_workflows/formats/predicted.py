@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foldase_workflows.formats.atom_names import ATOM37, RESTYPES
+from foldase_workflows.formats.pair_tiles import DISTANCE_BINS
 
 FARTHEST = 100_000.0
 """Coordinates beyond this, A, are no structure but a model that ran away."""
@@ -87,6 +88,10 @@ class PredictedStructure:
         recycle_alpha: float32 (R, N, 3), C-alpha after each pass, A.
         provenance: how it was made.
         numbers: further figures of the model, by name.
+        distogram: float16 (N, N, 64), probabilities of C-beta distances between
+            ``pair_tiles.DISTANCE_EDGES``; None where it was not asked for.
+        frames: float32 (N, 4, 4), from the frame of each backbone to the whole, homogeneous, A; None where
+            it was not asked for.
     """
 
     name: str
@@ -101,6 +106,8 @@ class PredictedStructure:
     contact_probability: NDArray[np.float32] | None = None
     recycle_alpha: NDArray[np.float32] | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
+    distogram: NDArray[np.float16] | None = None
+    frames: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together.
@@ -120,6 +127,8 @@ class PredictedStructure:
             "plddt": (length,),
             "pae": (length, length),
             "contact_probability": (length, length),
+            "distogram": (length, length, DISTANCE_BINS),
+            "frames": (length, 4, 4),
         }
         for field_name, shape in shapes.items():
             self._check(field_name, shape)
@@ -133,7 +142,8 @@ class PredictedStructure:
             return
         if values.shape != shape:
             raise ValueError(f"{self.name}: {field_name} has the shape {values.shape}, not {shape}")
-        if not np.isfinite(values).all():
+        # Row by row: of a distogram, a mask of all of it would be half as large again.
+        if not all(np.isfinite(row).all() for row in values):
             raise ValueError(f"{self.name}: {field_name} holds values that are not finite")
 
     def _check_scales(self) -> None:

@@ -4,16 +4,19 @@ Shapes: N residues of all chains, S rows of an alignment, R passes, K structures
 
     /inputs/<record>/    sequence u1 (N) in atom_names.RESTYPES, 20 for X; chain_index i2, residue_index i4
                          and entity i2 (N)
-    /features/<record>/  msa u1 (S, N) in letters.LETTERS, deletion u1 (S, N), where there was an alignment
+    /features/<record>/  where the model saw an alignment: msa u1 (S, N) in letters.LETTERS, deletion u1
+                         (S, N), and msa_mask u1 (S, ceil(N / 8)), a bit a place, the highest first: 1 where
+                         the row says something of the residue's chain
     /models/<record>/<model>/<seed>/<sample>/
                          coords f4 (N, 37, 3) A, atom_mask bool (N, 37), plddt f4 (N) 0 to 100,
                          pae u1 (N, N) in steps of 0.125 A, 255 missing, with pae_lod1 and pae_lod2, the means
-                         of 4 by 4 and 16 by 16; contact_prob u1 (N, N) over 255; recycles f4 (R, N, 3) A
+                         of 4 by 4 and 16 by 16; contact_prob u1 (N, N) over 255; recycles f4 (R, N, 3) A;
+                         where asked for, distogram f2 (N, N, 64) and frames f4 (N, 4, 4)
     /tables/summary/     plddt, ptm, iptm, confidence f4 (K), NaN where there is none
 
-Maps lie in tiles of 256 by 256, up to 64 of them a file: one is read by two requests. Attributes of a model's
-group are its scores and its provenance; the root names every structure. Metadata are consolidated, and
-``complete`` is written last.
+Maps lie in tiles of 256 by 256, distograms of 64 by 64, up to 64 of them a file: one is read by two requests.
+Files are written whole, one after the other. Attributes of a model's group are its scores and its provenance;
+the root names every structure. Metadata are consolidated, and ``complete`` is written last.
 """
 
 from __future__ import annotations
@@ -28,9 +31,12 @@ from numpy.typing import NDArray
 
 from foldase_workflows.contracts import BadInput, Location
 from foldase_workflows.formats.atom_names import RESTYPES
+from foldase_workflows.formats.fold_alignments import SideBySide
 from foldase_workflows.formats.pair_tiles import (
+    DISTANCE_EDGES,
     LODS,
     block_means,
+    deep_tile_shapes,
     pae_bytes,
     pae_of_bytes,
     probability_bytes,
@@ -41,7 +47,8 @@ from foldase_workflows.formats.zarr_tree import TreeReader, TreeWriter
 
 KIND = "folds"
 SCALES = {"pae_step": 0.125, "pae_missing": 255, "contact_prob_scale": 255}
-_ROWS = 1024
+_ROWS, _DEPTH = 1024, 256
+"""Residues and rows of an alignment in a chunk."""
 _SCORES = ("plddt", "ptm", "iptm", "confidence")
 _LETTERS = RESTYPES + "X"
 
@@ -76,9 +83,7 @@ class FoldsWriter:
         key: str,
         title: str,
         chains: tuple[str, ...],
-        *,
-        msa: NDArray[np.uint8] | None = None,
-        deletions: NDArray[np.integer] | None = None,
+        aligned: SideBySide | None = None,
     ) -> None:
         """Write what is predicted from.
 
@@ -86,8 +91,7 @@ class FoldsWriter:
             key: the name of the record in the tree (``predicted.file_name``).
             title: its name for people.
             chains: the sequence of each.
-            msa: uint8 (S, N), indices into ``letters.LETTERS``.
-            deletions: (S, N), residues left out before each column; more than 255 count as 255.
+            aligned: what the model sees beside them; more than 255 deletions count as 255.
 
         Raises:
             ValueError: a name that is taken or unfit, or arrays that do not fit the chains.
@@ -100,14 +104,18 @@ class FoldsWriter:
         self._tree.group(group, {"name": title, "chains": list(chains), "letters": _LETTERS})
         for leaf, values in shape.arrays().items():
             self._tree.array(f"{group}/{leaf}", values)
-        if msa is None:
+        if aligned is None:
             return
-        counts = np.zeros_like(msa) if deletions is None else np.minimum(deletions, 255).astype(np.uint8)
-        if msa.ndim != 2 or msa.shape[1] != shape.length or counts.shape != msa.shape:
-            raise ValueError(f"{title}: an alignment of shape {msa.shape} for {shape.length} residues")
-        chunks = (min(256, len(msa)), min(_ROWS, shape.length))
-        self._tree.array(f"features/{key}/msa", msa.astype(np.uint8), chunks=chunks)
+        depth = len(aligned.letters)
+        if any(own.shape != (depth, shape.length) for own in aligned):
+            shapes = [own.shape for own in aligned]
+            raise ValueError(f"{title}: an alignment of shapes {shapes} for {shape.length} residues")
+        chunks = (min(_DEPTH, depth), min(_ROWS, shape.length))
+        counts = np.minimum(aligned.deletions, 255).astype(np.uint8)
+        packed = np.packbits(aligned.mask, axis=1)
+        self._tree.array(f"features/{key}/msa", aligned.letters, chunks=chunks)
         self._tree.array(f"features/{key}/deletion", counts, chunks=chunks)
+        self._tree.array(f"features/{key}/msa_mask", packed, chunks=(chunks[0], packed.shape[1]))
 
     def add(self, key: str, structure: PredictedStructure, confidence: float) -> FoldEntry:
         """Write one structure of a record that was added before.
@@ -131,6 +139,8 @@ class FoldsWriter:
         if entry.path in {other.path for other in self._entries}:
             raise ValueError(f"{entry.path} was written before")
         attributes = {"metrics": scores, "provenance": how.to_json(), **SCALES}
+        if structure.distogram is not None:
+            attributes["distogram_edges"] = list(DISTANCE_EDGES)
         self._tree.group(entry.path, attributes)
         self._write_structure(entry.path, structure)
         if structure.pae is not None:
@@ -140,6 +150,10 @@ class FoldsWriter:
                 self._write_map(f"{entry.path}/pae_{name}", block_means(packed, size))
         if structure.contact_probability is not None:
             self._write_map(f"{entry.path}/contact_prob", probability_bytes(structure.contact_probability))
+        if structure.distogram is not None:
+            chunks, shards = deep_tile_shapes(structure.length, structure.distogram.shape[-1])
+            distogram = structure.distogram.astype(np.float16, copy=False)
+            self._tree.array(f"{entry.path}/distogram", distogram, chunks=chunks, shards=shards)
         self._entries.append(entry)
         return entry
 
@@ -174,12 +188,24 @@ class FoldsWriter:
         self._tree.array(f"{path}/coords", coords, chunks=(rows, 37, 3))
         self._tree.array(f"{path}/atom_mask", structure.atom_mask.astype(bool), chunks=(rows, 37))
         self._tree.array(f"{path}/plddt", structure.plddt.astype(np.float32))
+        if structure.frames is not None:
+            frames = structure.frames.astype(np.float32)
+            self._tree.array(f"{path}/frames", frames, chunks=(rows, 4, 4))
         if structure.recycle_alpha is not None and structure.recycle_alpha.size:
             self._tree.array(f"{path}/recycles", structure.recycle_alpha.astype(np.float32))
 
     def _write_map(self, name: str, packed: NDArray[np.uint8]) -> None:
         chunks, shards = tile_shapes(len(packed))
         self._tree.array(name, packed, chunks=chunks, shards=shards)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAlignment:
+    """``msa`` and ``deletion`` uint8 (S, N), ``mask`` bool (S, N), as in the module's docstring."""
+
+    msa: NDArray[np.uint8]
+    deletion: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +275,23 @@ class FoldSet:
         """
         return tuple(map(str, self._tree.group_attributes(f"inputs/{record}")["chains"]))
 
-    def alignment(self, record: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
-        """``msa`` and ``deletion`` of a record, where there was an alignment."""
-        if not self._tree.has_array(f"features/{record}/msa"):
+    def alignment(self, record: str) -> StoredAlignment | None:
+        """What the model saw beside the sequence, where there was an alignment."""
+        group = f"features/{record}"
+        if not self._tree.has_array(f"{group}/msa"):
             return None
-        msa = self._tree.array(f"features/{record}/msa", np.uint8, (None, None))
-        return msa, self._tree.array(f"features/{record}/deletion", np.uint8, msa.shape)
+        msa = self._tree.array(f"{group}/msa", np.uint8, (None, None))
+        depth, length = msa.shape
+        deletion = self._tree.array(f"{group}/deletion", np.uint8, msa.shape)
+        packed = self._tree.array(f"{group}/msa_mask", np.uint8, (depth, -(-length // 8)))
+        return StoredAlignment(msa, deletion, np.unpackbits(packed, axis=1, count=length).astype(bool))
 
     def read(self, entry: FoldEntry, *, maps: bool = True) -> PredictedStructure:
-        """Read and check one structure; ``maps`` says whether errors and contacts of pairs are wanted.
+        """Read and check one structure, all but its distogram.
+
+        Args:
+            entry: which.
+            maps: whether errors and contacts of pairs are wanted.
 
         Raises:
             BadInput: arrays of another shape or type than promised.
@@ -288,6 +322,7 @@ class FoldSet:
             iptm=metrics.get("iptm"),
             contact_probability=None if contacts is None else contacts.astype(np.float32) / np.float32(255),
             recycle_alpha=optional("recycles", np.float32, (None, length, 3)),
+            frames=optional("frames", np.float32, (length, 4, 4)),
             numbers={name: value for name, value in metrics.items() if name not in _SCORES},
         )
 
@@ -300,6 +335,18 @@ class FoldSet:
         """
         name = "pae" if lod == 0 else f"pae_lod{lod}"
         return pae_of_bytes(self._tree.tile(f"{entry.path}/{name}", rows, columns))
+
+    def distogram(
+        self, entry: FoldEntry, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.float16] | None:
+        """A part of the probabilities of distances (rows, columns, 64); None where they were not asked for.
+
+        Raises:
+            IndexError: a bound below zero or a step.
+            Damaged: a part is missing or was changed.
+        """
+        name = f"{entry.path}/distogram"
+        return self._tree.tile(name, rows, columns) if self._tree.has_array(name) else None
 
     def summary(self) -> dict[str, NDArray[np.float32]]:
         """Scores of all structures by name, in the order of :attr:`entries`."""

@@ -224,7 +224,7 @@ class TreeReader:
         return self._decoded(name, (Ellipsis,))
 
     def tile(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
-        """A part of a matrix; of its files only the parts that hold it are read.
+        """A part of a matrix, or of an array whose further axes are one chunk; only what holds it is read.
 
         Raises:
             IndexError: a bound below zero or a step.
@@ -232,18 +232,20 @@ class TreeReader:
         """
         metadata = self._checked_json(f"{name}/{ROOT_METADATA}")
         bounds = []
-        for asked, length in zip((rows, columns), metadata["shape"], strict=True):
+        shape: list[int] = metadata["shape"]
+        for asked, length in zip((rows, columns), shape[:2], strict=True):
             start, stop = asked.start or 0, length if asked.stop is None else asked.stop
             if start < 0 or stop < start or asked.step not in (None, 1):
                 raise IndexError(f"{asked} is no range of rows or columns")
             bounds.append((start, min(stop, length)))
-        sizes = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        sizes = metadata["chunk_grid"]["configuration"]["chunk_shape"][:2]
         needed = [
             range(start // size, -(-stop // size)) for (start, stop), size in zip(bounds, sizes, strict=True)
         ]
+        behind = "/0" * (len(shape) - 2)
         for row in needed[0]:
             for column in needed[1]:
-                self._check_size(f"{name}/c/{row}/{column}", name)
+                self._check_size(f"{name}/c/{row}/{column}{behind}", name)
         return self._decoded(name, tuple(slice(start, stop) for start, stop in bounds))
 
     def _decoded(self, name: str, selection: Sequence[Any]) -> NDArray[Any]:

@@ -54,6 +54,8 @@ def structure_of(
             contact_probability=prediction.contact_probability,
             recycle_alpha=prediction.recycle_alpha,
             numbers=prediction.numbers,
+            distogram=prediction.distogram,
+            frames=prediction.frames,
             provenance=Provenance.from_json(made),
         )
     except ValueError as error:

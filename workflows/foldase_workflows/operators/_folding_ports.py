@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ from foldase_workflows.contracts.ports import (
     Tree,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from foldase_models.folding.prediction import Extra
 
 Missing = Literal["refuse", "single_sequence"]
 Unknown = Literal["refuse", "x"]
@@ -55,6 +58,10 @@ class FoldInputs(Ports):
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"], Field(description="auto: bfloat16 on a GPU, else float32")
     ] = "auto"
+    distogram: Annotated[
+        bool, Field(description="Also keep the probabilities of distances, 128 bytes a pair of residues")
+    ] = False
+    frames: Annotated[bool, Field(description="Also keep the frames of backbones")] = False
     pdb: Annotated[bool, Field(description="Write PDB files beside mmCIF")] = True
     allow_failures: Annotated[
         float, Field(ge=0, lt=1, description="Share of records that may fail; the status tells which")
@@ -62,6 +69,12 @@ class FoldInputs(Ports):
     frugality: Annotated[
         int, Field(ge=0, le=MOST_FRUGAL, description="Plans more frugal than the first that fits")
     ] = 0
+
+    @property
+    def extras(self) -> tuple[Extra, ...]:
+        """What the model is asked beyond the usual."""
+        asked: dict[Extra, bool] = {"distogram": self.distogram, "frames": self.frames}
+        return tuple(name for name, wanted in asked.items() if wanted)
 
 
 class FoldOutputs(Ports):

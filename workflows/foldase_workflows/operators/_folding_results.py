@@ -39,9 +39,8 @@ def write_results(work: FoldingWork) -> FoldOutputs:
                 raise RuntimeError(f"the kept structure of {job.name} has vanished")
             structure = out.structure_of(job.name, job.chains, kept.prediction, kept.made["provenance"])
             if job.key not in rows:
-                aligned = rows_side_by_side(job.chains, job.rows)
-                msa, deletions = aligned if aligned is not None else (None, None)
-                folds.add_record(job.key, job.name, job.chains, msa=msa, deletions=deletions)
+                aligned = rows_side_by_side(job.chains, job.rows) if work.sees_alignments else None
+                folds.add_record(job.key, job.name, job.chains, aligned)
             target = out.target_of(job.key, made.seed, made.sample, only=len(made_of_job) == 1)
             entry = folds.add(job.key, structure, out.confidence_of(structure))
             out.write_structure(trees["structures"], target, structure, context, pdb=work.inputs.pdb)

@@ -24,6 +24,8 @@ _ARRAYS = (
     "pae",
     "contact_probability",
     "recycle_alpha",
+    "distogram",
+    "frames",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from foldase_models.errors import ModelError
@@ -27,6 +27,10 @@ from foldase_workflows.operators._record_failures import is_lack_of_memory, let_
 
 if TYPE_CHECKING:
     from foldase_models.folding.prediction import Folder
+    from foldase_models.planning.hardware import Hardware
+
+DISTOGRAM_BYTES = 2 * 64
+"""Of a pair of residues."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,11 @@ class FoldingWork:
         self.made: list[Made] = []
         self.kind = ""
 
+    @property
+    def sees_alignments(self) -> bool:
+        """Whether the model takes more than sequences."""
+        return self.kind != "esmfold"
+
     def fold(self) -> None:
         """Plan the records that can be read, then fold them, shortest first."""
         good = [job for job in self.jobs if job.error is None]
@@ -73,7 +82,7 @@ class FoldingWork:
         from foldase_models.planning import plan_inference
 
         inputs, context = self.inputs, self.context
-        if self.kind == "esmfold" and (inputs.alignments or inputs.templates):
+        if not self.sees_alignments and (inputs.alignments or inputs.templates):
             context.log(
                 "ESMFold takes single sequences: alignments and templates are not used", level="warning"
             )
@@ -85,7 +94,7 @@ class FoldingWork:
                 residues,
                 depth,
                 len(inputs.seeds) * inputs.samples,
-                hardware,
+                _left_by(inputs, residues, hardware),
                 correction,
                 inputs.frugality,
                 dtype=None if inputs.dtype == "auto" else inputs.dtype,
@@ -146,6 +155,7 @@ class FoldingWork:
                 "recycles": inputs.recycles,
                 "tolerance": inputs.tolerance,
                 "dtype": inputs.dtype,
+                "extras": inputs.extras,
             }
         )
 
@@ -179,6 +189,7 @@ class FoldingWork:
                 recycles=None if self.inputs.recycles < 0 else self.inputs.recycles,
                 tolerance=self.inputs.tolerance or None,
                 progress=progress,
+                extras=self.inputs.extras,
             )
             made = _provenance(folder, job, seed, sample, prediction)
             structure_of(job.name, job.chains, prediction, made)
@@ -212,6 +223,13 @@ def seed_of(seed: int, sample: int) -> int:
     if sample == 0:
         return seed
     return int.from_bytes(hashlib.sha256(f"{seed}/{sample}".encode()).digest()[:4]) >> 1
+
+
+def _left_by(inputs: FoldInputs, residues: int, hardware: Hardware) -> Hardware:
+    """What a GPU's host has beside a distogram; on a CPU it comes when the trunk has let go of far more."""
+    if not inputs.distogram or hardware.computes_on == "cpu":
+        return hardware
+    return replace(hardware, ram_bytes=max(1, hardware.ram_bytes - DISTOGRAM_BYTES * residues**2))
 
 
 def _cost(job: Job) -> float:

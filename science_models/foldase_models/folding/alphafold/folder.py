@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from foldase_models.folding.alphafold.inputs import ModelInputs, inputs_of
 from foldase_models.folding.alphafold.model import AlphaFold, AlphaFoldOutput
 from foldase_models.folding.alphafold.weights import load_alphafold
 from foldase_models.folding.options import ForwardOptions
-from foldase_models.folding.prediction import FoldInput, FoldPrediction
+from foldase_models.folding.prediction import Extra, FoldInput, FoldPrediction
 from foldase_models.layers.residues import ATOM37_MASK, ATOM37_TO_ATOM14
+from foldase_models.layers.row_groups import working_set
 
 _FEATURES_SHARE = 0.02
 """Of the time of a record; a guess that only the progress bar sees."""
@@ -81,6 +83,7 @@ class AlphaFoldFolder:
         recycles: int | None = None,
         tolerance: float | None = None,
         progress: Callable[[float, str], None] | None = None,
+        extras: Collection[Extra] = (),
     ) -> FoldPrediction:
         """Fold one record.
 
@@ -91,6 +94,7 @@ class AlphaFoldFolder:
             recycles: passes before the last one; None means as the model was trained.
             tolerance: stop recycling when C-alpha distances change by less, A, root mean square.
             progress: called with the share done and a few words; what it raises ends the work.
+            extras: what else is wanted of the answer.
 
         Raises:
             ModelError: as :func:`record_features`; ``not_finite`` where the result is no structure.
@@ -119,8 +123,19 @@ class AlphaFoldFolder:
             several = features.chain_index[-1] > 0
             chains = torch.from_numpy(features.chain_index).to(output.single.device) if several else None
             confidence = self.model.confidence(output, chains=chains, options=self.options)
+            told = self._extras(extras, output)
         tell(1.0, "done")
-        return _prediction(record, features, output, confidence)
+        return dataclasses.replace(_prediction(record, features, output, confidence), **told)
+
+    def _extras(self, extras: Collection[Extra], output: AlphaFoldOutput) -> dict[str, Any]:
+        """What was asked for beyond the usual, by its name in a prediction."""
+        told: dict[str, Any] = {}
+        if "distogram" in extras:
+            with working_set(self.options.group_bytes):
+                told["distogram"] = self.model.aux_heads.distance_shares(output.pair).numpy()
+        if "frames" in extras:
+            told["frames"] = _array(output.structure.frames[-1].to_tensor_4x4())
+        return told
 
 
 def _prediction(

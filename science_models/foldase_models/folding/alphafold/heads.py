@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from foldase_models.layers.primitives import Linear
-from foldase_models.layers.row_groups import by_rows
+from foldase_models.layers.row_groups import by_rows, rows_at_once
 
 PLDDT_BINS = 50
 DISTANCE_BINS = 64
@@ -214,6 +214,21 @@ class AuxiliaryHeads(nn.Module):
             iptm=iptm,
         )
 
+    @torch.no_grad()
+    def distance_shares(self, z: torch.Tensor) -> torch.Tensor:
+        """Probabilities of C-beta distances, float16 ``[N, N, 64]`` in main memory, by groups of rows.
+
+        Args:
+            z: ``[N, N, c_z]``.
+        """
+        length = len(z)
+        found = torch.empty(length, length, DISTANCE_BINS, dtype=torch.float16)
+        step = rows_at_once(length, 4 * length * max(z.shape[-1], DISTANCE_BINS))
+        for start in range(0, length, step):
+            rows = slice(start, min(start + step, length))
+            found[rows] = torch.softmax(self._symmetric_logits(z[rows], z, rows).float(), -1)
+        return found
+
     def _of_rows(
         self, z: torch.Tensor, meaning: Callable[[torch.Tensor], torch.Tensor], head: LinearHead
     ) -> torch.Tensor:
@@ -222,14 +237,19 @@ class AuxiliaryHeads(nn.Module):
     def _contacts(self, z: torch.Tensor) -> torch.Tensor:
         width = (LAST_DISTANCE - FIRST_DISTANCE) / (DISTANCE_BINS - 2)
         near = int((CONTACT - FIRST_DISTANCE) / width) + 1
-        linear = self.distogram.linear
-        dtype = linear.weight.dtype
 
         def compute(part: torch.Tensor, rows: slice) -> torch.Tensor:
-            logits = linear(part.to(dtype)) + linear(z[..., rows, :].to(dtype)).transpose(-2, -3)
+            logits = self._symmetric_logits(part, z, rows)
             return torch.softmax(logits.float(), -1)[..., :near].sum(-1, keepdim=True)
 
         return by_rows(compute, z, ()).squeeze(-1)
+
+    def _symmetric_logits(self, part: torch.Tensor, z: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Logits of distances of some rows, ``part``, of all pairs ``z``."""
+        linear = self.distogram.linear
+        dtype = linear.weight.dtype
+        out: torch.Tensor = linear(part.to(dtype)) + linear(z[..., rows, :].to(dtype)).transpose(-2, -3)
+        return out
 
 
 def _error_and_term(logits: torch.Tensor, residues: torch.Tensor | int) -> torch.Tensor:

@@ -5,17 +5,24 @@ Shapes: N residues, M with the linkers between chains. Lengths in A.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import torch
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.esmfold.features import Features, encode_record
-from foldase_models.folding.esmfold.heads import PairConfidence, contact_probability, pair_confidence
+from foldase_models.folding.esmfold.heads import (
+    PairConfidence,
+    contact_probability,
+    distance_shares,
+    pair_confidence,
+)
 from foldase_models.folding.esmfold.model import EsmFold, EsmFoldOutput
 from foldase_models.folding.options import ForwardOptions
-from foldase_models.folding.prediction import FoldInput, FoldPrediction
+from foldase_models.folding.prediction import Extra, FoldInput, FoldPrediction
 from foldase_models.layers.atoms import atom14_to_atom37
 from foldase_models.layers.residues import ATOM37_INDEX, ATOM37_MASK, decode
 from foldase_models.layers.row_groups import working_set
@@ -51,6 +58,7 @@ class EsmFoldFolder:
         recycles: int | None = None,
         tolerance: float | None = None,
         progress: Callable[[float, str], None] | None = None,
+        extras: Collection[Extra] = (),
     ) -> FoldPrediction:
         """As the protocol says.
 
@@ -79,7 +87,19 @@ class EsmFoldFolder:
             record.name,
             {"positions": atoms, "pLDDT": output.plddt, "PAE": confidence.pae, "contacts": contacts},
         )
-        return _prediction(features, output, confidence, contacts, atoms)
+        found = _prediction(features, output, confidence, contacts, atoms)
+        return dataclasses.replace(found, **self._extras(extras, output, features))
+
+    def _extras(self, extras: Collection[Extra], output: EsmFoldOutput, features: Features) -> dict[str, Any]:
+        """What was asked for beyond the usual, by its name in a prediction."""
+        told: dict[str, Any] = {}
+        kept = torch.as_tensor(np.flatnonzero(features.real), device=output.z.device)
+        if "distogram" in extras:
+            with torch.no_grad(), working_set(self.options.group_bytes):
+                told["distogram"] = distance_shares(output.z, self.model.distogram_head, kept)[0].numpy()
+        if "frames" in extras:
+            told["frames"] = output.structure.frames[-1, 0, kept].to_tensor_4x4().float().cpu().numpy()
+        return told
 
     def _confidence(self, output: EsmFoldOutput, features: Features) -> PairConfidence:
         real = torch.as_tensor(features.real, device=output.z.device)[None]

@@ -119,6 +119,25 @@ def contact_probability(z: torch.Tensor, head: nn.Linear) -> torch.Tensor:
     return found
 
 
+@torch.no_grad()
+def distance_shares(z: torch.Tensor, head: nn.Linear, kept: torch.Tensor) -> torch.Tensor:
+    """Probabilities of C-beta distances, float16 ``[B, K, K, 64]`` in main memory, by groups of rows.
+
+    Args:
+        z: ``[B, N, N, c_z]``.
+        head: to the 64 bins.
+        kept: residues that are wanted, int64 ``[K]``.
+    """
+    size, dtype = len(kept), torch.promote_types(z.dtype, torch.float32)
+    found = torch.empty(z.shape[0], size, size, PAIR_BINS, dtype=torch.float16)
+    step = rows_at_once(size, z.shape[0] * z.shape[1] * max(z.shape[-1], PAIR_BINS) * 4)
+    for start in range(0, size, step):
+        rows = kept[start : start + step]
+        both = (z[:, rows][:, :, kept] + z[:, :, rows][:, kept].transpose(1, 2)) / 2
+        found[:, start : start + step] = head(both).to(dtype).softmax(-1)
+    return found
+
+
 def symmetric_logits(z: torch.Tensor, head: nn.Linear) -> torch.Tensor:
     """Logits of distances ``[B, N, N, 64]``, the same for ij and ji; for training."""
     logits = functional.linear(z, head.weight, head.bias)
