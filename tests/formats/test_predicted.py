@@ -10,6 +10,7 @@ from typing import Any
 import gemmi
 import numpy as np
 import pytest
+from Bio import SeqIO
 from Bio.PDB.MMCIF2Dict import MMCIF2Dict
 from Bio.PDB.MMCIFParser import MMCIFParser
 from Bio.PDB.PDBParser import PDBParser
@@ -122,6 +123,19 @@ def test_confidence_stands_where_viewers_look_and_goes_from_0_to_100(written):
     assert overall == pytest.approx(
         {"mean pLDDT": structure.mean_plddt, "pTM": 0.75, "ipTM": 0.5}, abs=B_DECIMALS
     )
+
+
+def test_programs_that_look_up_residues_by_chain_find_the_whole_sequence(written):
+    path, structure = written
+    found = {record.annotations["chain"]: str(record.seq) for record in SeqIO.parse(path, "cif-seqres")}
+    assert found == dict(zip("ABC", structure.chains, strict=True))
+    [block] = gemmi.cif.read(str(path))
+    assert block.find_values("_entity_poly.pdbx_seq_one_letter_code")[0] == "MKWV(UNK)"
+    kinds = dict(block.find("_chem_comp.", ["id", "type"]))
+    assert {kinds[name].strip("'") for name in ("ALA", "UNK")} == {"L-peptide linking"}
+    write_mmcif(path, predicted(("MGK",)))
+    [block] = gemmi.cif.read(str(path))
+    assert ["GLY", "'peptide linking'"] in [list(row) for row in block.find("_chem_comp.", ["id", "type"])]
 
 
 def test_the_file_says_how_it_was_made(written):

@@ -82,7 +82,10 @@ def _molecules(structure: PredictedStructure) -> dict[str, Category]:
     ]
     kinds = sorted(set(_residues(structure.sequence)))
     return {
-        "chem_comp": {"id": kinds, "type": ["L-peptide linking" for _ in kinds]},
+        "chem_comp": {
+            "id": kinds,
+            "type": ["peptide linking" if kind == "GLY" else "L-peptide linking" for kind in kinds],
+        },
         "entity": {
             "id": ids,
             "type": ["polymer"] * len(ids),
@@ -93,6 +96,7 @@ def _molecules(structure: PredictedStructure) -> dict[str, Category]:
             "entity_id": ids,
             "type": ["polypeptide(L)"] * len(ids),
             "nstd_monomer": ["no"] * len(ids),
+            "pdbx_seq_one_letter_code": [_folded(sequence.replace("X", "(UNK)")) for sequence in sequences],
             "pdbx_seq_one_letter_code_can": [_folded(sequence) for sequence in sequences],
             "pdbx_strand_id": strands,
         },
@@ -103,12 +107,39 @@ def _molecules(structure: PredictedStructure) -> dict[str, Category]:
             "hetero": ["n"] * sum(map(len, sequences)),
         },
         "struct_asym": {"id": names, "entity_id": [ids[entity] for entity in entities]},
-        "ma_target_entity": {"entity_id": ids, "data_id": ["1"] * len(ids), "origin": ["."] * len(ids)},
+        "pdbx_poly_seq_scheme": _places(structure),
+        # Of two origins that there are, the other one is an entry of a database.
+        "ma_target_entity": {
+            "entity_id": ids,
+            "data_id": ["1"] * len(ids),
+            "origin": ["designed"] * len(ids),
+        },
         "ma_target_entity_instance": {
             "asym_id": names,
             "entity_id": [ids[entity] for entity in entities],
             "details": ["."] * len(names),
         },
+    }
+
+
+def _places(structure: PredictedStructure) -> Category:
+    """Every residue of every chain, by which atoms find theirs; all are modelled."""
+    chains = [chain_name(int(index)) for index in structure.chain_index]
+    numbers = [str(number) for number in structure.residue_index]
+    residues = _residues(structure.sequence)
+    return {
+        "asym_id": chains,
+        "entity_id": [str(structure.entities[index] + 1) for index in structure.chain_index],
+        "seq_id": numbers,
+        "mon_id": residues,
+        "ndb_seq_num": numbers,
+        "pdb_seq_num": numbers,
+        "auth_seq_num": numbers,
+        "pdb_mon_id": residues,
+        "auth_mon_id": residues,
+        "pdb_strand_id": chains,
+        "pdb_ins_code": ["."] * structure.length,
+        "hetero": ["n"] * structure.length,
     }
 
 
