@@ -1,5 +1,7 @@
 """Superposition, lDDT, TM-score and GDT against peers and by properties."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from Bio.PDB.Superimposer import SVDSuperimposer
@@ -8,11 +10,23 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from foldase_models.coevolution import random_chain
-from foldase_models.metrics import gdt, lddt, mirror_rmsd, pearson, rmsd, spearman, superpose, tm_score
+from foldase_models.metrics import (
+    gdt,
+    lddt,
+    mirror_rmsd,
+    pearson,
+    rmsd,
+    spearman,
+    superpose,
+    template_score,
+    tm_score,
+)
 from foldase_models.metrics.template_score import GDT_HA, tm_scale
 
 EXACT = 1e-9
 """Agreement of two float64 computations of the same closed form, in A or as a share."""
+WORKING_SETS = 8
+"""Arrays of coordinates that a superposition holds at once."""
 SEARCH = 0.02
 """How far the heuristic searches of TM-score may lie apart."""
 
@@ -132,6 +146,22 @@ def test_tm_score_and_gdt_find_a_part_that_fits_where_plain_superposition_does_n
     plain = float((1 / (1 + (distance / tm_scale(80)) ** 2)).mean())
     assert tm_score(predicted, true) >= 50 / 80 > plain
     assert gdt(predicted, true) >= 50 / 80
+
+
+def test_the_search_holds_no_more_than_some_fragments_at_a_time(monkeypatch):
+    truth = _chain(150, 0)
+    said = _moved(truth, 1, 3.0)
+    monkeypatch.setattr(template_score, "POINTS", 8 * len(truth))
+    tracemalloc.start()
+    try:
+        score = tm_score(said, truth)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0 < score < 1
+    starts = len(template_score._fragments(len(truth)))
+    assert starts > 20 * 8
+    assert peak < WORKING_SETS * 8 * truth.nbytes + starts * len(truth)
 
 
 def test_identical_traces_have_full_marks_and_strangers_few():

@@ -9,6 +9,8 @@ Shapes: N residues, M starting fragments. Lengths in A.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,8 @@ SHORTEST_FRAGMENT = 4
 ROUNDS = 20
 """Superpositions from one fragment; the search mostly stands still before."""
 BATCH = 512
-"""Fragments superposed at a time."""
+"""Fragments superposed at a time, of long chains fewer: :data:`POINTS` residues of all of them together."""
+POINTS = 2**20
 GDT_TS = (1.0, 2.0, 4.0, 8.0)
 GDT_HA = (0.5, 1.0, 2.0, 4.0)
 
@@ -82,33 +85,32 @@ def gdt_shares(
 
 def _search(
     predicted: NDArray[np.floating], true: NDArray[np.floating], radius: float
-) -> list[NDArray[np.float64]]:
-    """Distances (M, N) after every superposition tried; residues within ``radius`` guide the search."""
+) -> Iterator[NDArray[np.float64]]:
+    """Distances (M, N) after every superposition tried; residues within ``radius`` guide the search.
+
+    One by one: those of a long chain together would take gigabytes.
+    """
     a, b = checked_pair(predicted, true)
     starts = _fragments(len(b))
-    return [
-        distance
-        for first in range(0, len(starts), BATCH)
-        for distance in _refine(a, b, starts[first : first + BATCH], radius)
-    ]
+    step = min(BATCH, max(1, POINTS // len(b)))
+    for first in range(0, len(starts), step):
+        yield from _refine(a, b, starts[first : first + step], radius)
 
 
 def _refine(
     predicted: Points, true: Points, chosen: NDArray[np.bool_], radius: float
-) -> list[NDArray[np.float64]]:
+) -> Iterator[NDArray[np.float64]]:
     """Superpose on the chosen residues (M, N), then on those that came close, until nothing changes."""
     a = np.broadcast_to(predicted, (len(chosen), *predicted.shape))
     b = np.broadcast_to(true, a.shape)
-    found = []
     for _ in range(ROUNDS):
         moved: Points = superpose(a, b, chosen.astype(np.float64)).apply(a)
         distance = np.linalg.norm(moved - b, axis=-1)
-        found.append(distance)
+        yield distance
         close = _close(distance, radius)
         if np.array_equal(close, chosen):
             break
         chosen = close
-    return found
 
 
 def _close(distance: NDArray[np.float64], radius: float) -> NDArray[np.bool_]:
