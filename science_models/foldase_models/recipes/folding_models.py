@@ -18,6 +18,7 @@ from torch import nn
 
 from foldase_models.folding.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from foldase_models.folding.esmfold.config import EsmFoldConfig
+from foldase_models.folding.esmfold.heads import symmetric_logits
 from foldase_models.folding.esmfold.model import EsmFold
 from foldase_models.folding.losses import HiddenLetters, Predicted
 from foldase_models.folding.options import ForwardOptions
@@ -93,10 +94,9 @@ class EsmFoldTrainee:
         output = self.model(
             aatype, residue_index=index, hidden=hidden, recycles=draw.recycles, options=options
         )
-        distances = self.model.distogram_head(output.z)
         predicted = Predicted(
             structure=output.structure,
-            distogram_logits=0.5 * (distances + distances.transpose(1, 2)),
+            distogram_logits=symmetric_logits(output.z, self.model.distogram_head),
             plddt_logits=output.lddt_logits,
             aligned_error_logits=self.model.ptm_head(output.z),
             masked_msa_logits=None if hidden is None else self.model.lm_head(output.s)[:, None],

@@ -17,6 +17,7 @@ from foldase_models.folding.alphafold.heads import Confidence
 from foldase_models.folding.alphafold.inputs import ModelInputs, inputs_of
 from foldase_models.folding.alphafold.model import AlphaFold, AlphaFoldOutput
 from foldase_models.folding.alphafold.weights import load_alphafold
+from foldase_models.folding.finite import check_finite
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import Extra, FoldInput, FoldPrediction
 from foldase_models.layers.residues import ATOM37_MASK, ATOM37_TO_ATOM14
@@ -142,7 +143,13 @@ def _prediction(
     record: FoldInput, features: RecordFeatures, output: AlphaFoldOutput, confidence: Confidence
 ) -> FoldPrediction:
     atom14 = _array(output.structure.positions[-1])
-    _check_finite(record.name, output, confidence)
+    said = {
+        "positions": output.structure.positions[-1],
+        "pLDDT": confidence.plddt,
+        "aligned errors": confidence.aligned_error,
+        "contacts": confidence.contact_probability,
+    }
+    check_finite(record.name, said)
     kinds = features.aatype
     mask = ATOM37_MASK[kinds]
     positions = np.take_along_axis(atom14, ATOM37_TO_ATOM14[kinds][..., None], axis=1)
@@ -167,26 +174,6 @@ def _prediction(
             "templates": 0.0 if features.templates is None else float(len(features.templates.aatype)),
         },
     )
-
-
-def _check_finite(name: str, output: AlphaFoldOutput, confidence: Confidence) -> None:
-    """What is not a number must never pass for a prediction."""
-    said = {
-        "positions": output.structure.positions[-1],
-        "pLDDT": confidence.plddt,
-        "aligned errors": confidence.aligned_error,
-        "contacts": confidence.contact_probability,
-    }
-    broken = [
-        what for what, values in said.items() if values is not None and not bool(values.isfinite().all())
-    ]
-    if broken:
-        raise ModelError(
-            f"{', '.join(broken)} came out as no finite numbers",
-            code="not_finite",
-            location=name,
-            hint="fold in float32; if that does not help, the weights are broken",
-        )
 
 
 def _tell_nobody(_share: float, _words: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from foldase_models.errors import ModelError
 from foldase_models.folding.esmfold.features import Features, encode_record
 from foldase_models.folding.esmfold.heads import (
     PairConfidence,
@@ -21,6 +20,7 @@ from foldase_models.folding.esmfold.heads import (
     pair_confidence,
 )
 from foldase_models.folding.esmfold.model import EsmFold, EsmFoldOutput
+from foldase_models.folding.finite import check_finite
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import Extra, FoldInput, FoldPrediction
 from foldase_models.layers.atoms import atom14_to_atom37
@@ -83,7 +83,7 @@ class EsmFoldFolder:
                 confidence = self._confidence(output, features)
                 contacts = contact_probability(output.z, self.model.distogram_head)
             atoms = atom14_to_atom37(output.structure.positions[-1], aatype)
-        _check_finite(
+        check_finite(
             record.name,
             {"positions": atoms, "pLDDT": output.plddt, "PAE": confidence.pae, "contacts": contacts},
         )
@@ -107,17 +107,6 @@ class EsmFoldFolder:
         chains[features.real] = features.chain_index
         index = torch.as_tensor(chains, device=output.z.device)[None]
         return pair_confidence(output.z, self.model.ptm_head, real, index)
-
-
-def _check_finite(name: str, said: dict[str, torch.Tensor]) -> None:
-    broken = [what for what, values in said.items() if not bool(values.isfinite().all())]
-    if broken:
-        raise ModelError(
-            f"{', '.join(broken)} came out as no finite numbers",
-            code="not_finite",
-            location=name,
-            hint="fold in float32; if that does not help, the weights are broken",
-        )
 
 
 def _prediction(
