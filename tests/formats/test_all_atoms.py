@@ -195,6 +195,22 @@ def test_a_file_without_separators_is_no_cut_file(tmp_path):
     assert read_all_atom_chain(path).sequence == read_all_atom_chain(shared("1A8O.cif")).sequence
 
 
+def test_two_chains_under_one_letter_are_refused_and_not_read_by_half(tmp_path):
+    atoms = [line for line in shared("1A8O.pdb").read_text().splitlines() if line.startswith("ATOM")][:30]
+    elsewhere = [line[:30] + f"{90.0:8.3f}" + line[38:] for line in atoms]
+    path = tmp_path / "dimer.pdb"
+    path.write_text("\n".join([*atoms, *elsewhere]) + "\n")
+    error = outcome(path)
+    assert (error.code, error.location.line) == ("pdb_twice", 31)
+    renamed = [line[:21] + "B" + line[22:] for line in elsewhere]
+    path.write_text("\n".join([*atoms, *renamed]) + "\n")
+    first, second = read_all_atoms(path)
+    assert first.sequence == second.sequence
+    models = ["MODEL        1", *atoms, "ENDMDL", "MODEL        2", *elsewhere, "ENDMDL", "END"]
+    path.write_text("\n".join(models) + "\n")
+    assert read_all_atom_chain(path).sequence == first.sequence
+
+
 def test_names_agree_with_those_of_models():
     from foldase_models.layers import residues
 

@@ -21,7 +21,7 @@ from foldase_workflows.formats.alignments import AlignmentLimits, read_alignment
 from foldase_workflows.formats.letters import GAP, LETTERS, encode
 from foldase_workflows.formats.text import LineReader
 
-_HEAD = re.compile(r"#\s*(\d+(?:,\d+)*)\s+(\d+(?:,\d+)*)\s*\Z")
+_HEAD = re.compile(r"#\s*(\d{1,9}(?:,\d{1,9})*)\s+(\d{1,9}(?:,\d{1,9})*)\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
+import warnings
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -292,20 +294,23 @@ class _CifAtoms:
 
 def read_pdb_atoms(lines: LineReader, most_atoms: int, names: frozenset[str] = BACKBONE) -> AtomTable:
     """Atoms in a PDB file, those with the ``names``; raises BadInput with codes ``pdb_*``."""
-    from Bio.PDB.PDBExceptions import PDBConstructionException
+    from Bio.PDB.PDBExceptions import PDBConstructionException, PDBConstructionWarning
     from Bio.PDB.PDBParser import PDBParser
 
     text = [line + "\n" for line in lines]
     _check_pdb_lines(text, lines, most_atoms)
     reader: Any = PDBParser
-    parser = reader(QUIET=True)
+    parser = reader(QUIET=False)
     try:
-        structure = parser.get_structure("", io.StringIO("".join(text)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PDBConstructionWarning)
+            structure = parser.get_structure("", io.StringIO("".join(text)))
     except (PDBConstructionException, ValueError, IndexError, KeyError, TypeError) as error:
         line = parser.structure_builder.line_counter
         message = " ".join(str(error).split())[:200]
         code = "pdb_coordinates" if "coordinate" in message else "pdb_syntax"
         raise lines.error(code, f"not a valid atom: {message}", line=line) from error
+    _check_nothing_left_out([str(one.message) for one in caught], lines, names)
     model = next(iter(structure))
     return AtomTable([_pdb_atom(atom, lines, text) for atom in _unpacked(model) if atom.name in names])
 
@@ -339,6 +344,28 @@ def _check_pdb_lines(text: Sequence[str], lines: LineReader, most_atoms: int) ->
             "an entry with HEADER and SEQRES ends without END",
             hint="the file seems to be cut off; fetch it again",
         )
+
+
+_TWICE = re.compile(
+    r"(?:Atom (?P<atom>\S+) defined twice|Blank altlocs in duplicate).* at line (?P<line>\d+)"
+)
+
+
+def _check_nothing_left_out(warned: Sequence[str], lines: LineReader, names: frozenset[str]) -> None:
+    """Refuse what Biopython leaves out with a warning: a second atom of a name, mostly of a second chain.
+
+    Raises:
+        BadInput: ``pdb_twice``.
+    """
+    for warning in warned:
+        found = _TWICE.search(warning.replace("\n", " "))
+        if found and (found["atom"] is None or found["atom"] in names):
+            raise lines.error(
+                "pdb_twice",
+                "an atom of this residue of this chain stands in the file before",
+                line=int(found["line"]),
+                hint="give every chain a letter of its own, and put models between MODEL and ENDMDL",
+            )
 
 
 def _unpacked(model: Any) -> Iterator[Any]:

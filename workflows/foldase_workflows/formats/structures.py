@@ -58,7 +58,7 @@ def read_structure(
         BadInput: ``structure_empty``, ``structure_format``, ``structure_too_large``, ``cif_syntax``,
             ``cif_unterminated``, ``cif_loop`` and ``cif_truncated`` (cut off), ``cif_several_blocks``,
             ``cif_columns``, ``cif_coordinates``, ``cif_no_atoms``, ``cif_no_protein``, the same with
-            ``pdb_``, or what :class:`LineReader` raises; with the line where there is one.
+            ``pdb_``, ``pdb_twice``, or what :class:`LineReader` raises; with the line where there is one.
     """
     return [_chain(found) for found in read_chains(path, name=name, limits=limits)]
 
