@@ -18,13 +18,47 @@ from foldase.runtime.loop import SchedulerLoop
 from foldase.runtime.view import View
 from foldase.store.records import Run, Submission
 from foldase.store.store import Store
+from foldase_models.folding.esmfold import EsmFoldFolder
 from foldase_workflows.contracts import Hardware, default_registry
-from foldase_workflows.spec import bind_inputs, catalog_entry, check
+from foldase_workflows.spec import bind_inputs, catalog_entry, check, load_workflow
 
 pytestmark = pytest.mark.xdist_group("transformers")
 
 HARDWARE = Hardware(cpus=2, memory_bytes=8 << 30)
 PATIENCE = 120.0
+RANK = """\
+version: 1
+name: rank-both
+inputs: {folds: {type: "list[tree]"}}
+steps:
+  rank: {uses: fold.rank@1, with: {folds: "${{ inputs.folds }}"}}
+outputs:
+  ranking: ${{ steps.rank.ranking }}
+"""
+TRAIN_AND_FOLD = """\
+version: 1
+name: train-and-fold
+inputs: {sequences: {type: fasta}}
+steps:
+  make:
+    uses: structure.simulate@1
+    with: {structures: 2, helices: 2, helix_length: 8, seed: 4}
+  train:
+    uses: fold.train@1
+    with:
+      structures: ${{ steps.make.structures }}
+      steps: 2
+      width: 16
+      pair_width: 16
+      structure_blocks: 2
+      crop: 12
+  fold:
+    uses: fold.predict@1
+    with: {sequences: "${{ inputs.sequences }}", weights: "${{ steps.train.model }}"}
+outputs:
+  model: ${{ steps.train.model }}
+  structures: ${{ steps.fold.structures }}
+"""
 FASTA = ">mono\nMKVWARNDCQEGHILKMF\n>dimer\nMKVW:ARND\n"
 
 
@@ -47,10 +81,18 @@ class Platform:
         self.store.close()
 
     def run(self, workflow: str, **inputs: Any) -> Run:
-        entry = catalog_entry(workflow)
-        checked = check(entry.load(), default_registry())
-        submission = Submission.of(checked, bind_inputs(checked, inputs), source=entry.source)
-        run = self.store.requests.submit(submission)[0].id
+        """Run a ready workflow by its name, or one by its text."""
+        known = "\n" not in workflow
+        source = catalog_entry(workflow).source if known else workflow
+        checked = check(load_workflow(source), default_registry())
+        submission = Submission.of(checked, bind_inputs(checked, inputs), source=source)
+        return self.ended(self.store.requests.submit(submission)[0].id)
+
+    def resume(self, run: Run) -> Run:
+        """Go on where a failed run stopped."""
+        return self.ended(self.store.requests.resume(run.summary.id)[0].summary.id)
+
+    def ended(self, run: str) -> Run:
         deadline = time.monotonic() + PATIENCE
         while not self.store.queries.run_summary(run).finished:
             assert time.monotonic() < deadline
@@ -122,3 +164,59 @@ def test_a_record_that_is_at_fault_fails_the_run_by_name(platform, given, tmp_pa
     assert allowed.summary.state == "succeeded"
     status = json.loads(platform.fetch(allowed.outputs["status"], tmp_path / "t").read_text())
     assert [record["state"] for record in status["records"]] == ["succeeded", "succeeded", "failed"]
+
+
+def folded_again(monkeypatch, faulty: str | None = None) -> list[str]:
+    """The names of the records that the model is asked to fold; ``faulty`` is one that it cannot."""
+    asked, real = [], EsmFoldFolder.fold
+
+    def fold(self: EsmFoldFolder, record: Any, **options: Any) -> Any:
+        asked.append(record.name)
+        if record.name == faulty:
+            raise RuntimeError("shapes do not match")
+        return real(self, record, **options)
+
+    monkeypatch.setattr(EsmFoldFolder, "fold", fold)
+    return asked
+
+
+@pytest.mark.verify
+def test_a_resumed_run_folds_only_what_was_not_folded_yet(platform, given, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        asked = folded_again(patched, faulty="mono")
+        failed = platform.run("fold", **given, recycles=0)
+    assert failed.summary.state == "failed"
+    assert asked[:2] == ["dimer", "mono"], "short ones first"
+    asked = folded_again(monkeypatch)
+    run = platform.resume(failed)
+    assert run.summary.state == "succeeded", run.summary.error
+    assert asked == ["mono"]
+    status = json.loads(platform.fetch(run.outputs["status"], tmp_path / "t").read_text())
+    reused = {one["record"]: one["structures"][0]["reused"] for one in status["records"]}
+    assert reused == {"mono": False, "dimer": True}
+
+
+@pytest.mark.verify
+def test_what_failed_is_folded_alone_and_ranked_with_the_others(platform, given, tmp_path):
+    def sequences(text: str) -> dict[str, Any]:
+        (tmp_path / "s.fasta").write_text(text)
+        return given | {"sequences": platform.store.blobs.put_file(tmp_path / "s.fasta", "fasta").to_json()}
+
+    first = platform.run("fold", **sequences(FASTA + ">bad\nMK1\n"), recycles=0, allow_failures=0.4)
+    status = json.loads(platform.fetch(first.outputs["status"], tmp_path / "t").read_text())
+    assert [one["record"] for one in status["records"] if one["state"] == "failed"] == ["bad"]
+    rest = platform.run("fold", **sequences(">bad\nMKL\n"), recycles=0)
+    ranked = platform.run(RANK, folds=[run.outputs["folds"] for run in (first, rest)])
+    assert ranked.summary.state == "succeeded", ranked.summary.error
+    ranking = json.loads(platform.fetch(ranked.outputs["ranking"], tmp_path / "r").read_text())
+    assert [record["record"] for record in ranking["records"]] == ["mono", "dimer", "bad"]
+
+
+@pytest.mark.verify
+def test_weights_that_a_step_trained_are_folded_with_by_the_next(platform, given, tmp_path):
+    run = platform.run(TRAIN_AND_FOLD, sequences=given["sequences"])
+    assert run.summary.state == "succeeded", run.summary.error
+    structures = platform.fetch(run.outputs["structures"], tmp_path / "s")
+    assert {path.suffix for path in structures.iterdir()} == {".cif", ".pdb", ".json"}
+    trained = platform.fetch(run.outputs["model"], tmp_path / "m")
+    assert {"config.json", "model.safetensors"} <= {path.name for path in trained.iterdir()}

@@ -76,7 +76,7 @@ def check_failures(
     named = ", ".join(f"{name} ({code})" for name, code in list(codes.items())[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
     rest = total - len(failed)
-    kept = f"; the {rest} others are finished: set allow_failures to go on without these" if rest else ""
+    kept = f"; with allow_failures the {rest} others are handed on without these" if rest else ""
     raise BadInput(
         f"{len(failed)} of {total} records failed: {named}{more}; the first: {first.message}",
         code=first.code if len(set(codes.values())) == 1 else "records_failed",
