@@ -211,3 +211,29 @@ def test_a_structure_scores_the_map_and_a_stranger_is_refused(run, real_data, tm
         run(COUPLE, msa=msa, structure=real_data / "3JQH.cif", method="mean_field")
     assert caught.value.code == "structure_not_of_query"
     assert caught.value.location.file == "3JQH.cif"
+
+
+def test_families_like_natural_ones_have_gaps_lengths_and_layers(run):
+    outputs = run(
+        SIMULATE,
+        families=3,
+        fold="layered",
+        longest=30,
+        gaps=0.1,
+        contact_cutoff=8.0,
+        min_separation=6,
+        own_energies=True,
+        variety=0.5,
+        **SMALL,
+    )
+    stored = FamilySet(outputs.families)
+    assert (stored.letters, stored.contact_cutoff, stored.min_separation) == ("ARNDCQ-", 8.0, 6)
+    assert len({family.msa.shape for family in stored}) == 3
+    assert all(family.msa.max() == 6 for family in stored)
+    assert outputs.contacts_per_residue > 0.5
+
+
+def test_inputs_of_a_recipe_that_contradict_each_other_are_refused(run):
+    with pytest.raises(BadInput, match="longest must be at least the length 20") as caught:
+        run(SIMULATE, families=2, longest=10, **SMALL)
+    assert caught.value.code == "bad_recipe"

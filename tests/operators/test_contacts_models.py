@@ -287,3 +287,33 @@ def test_predictions_are_what_evaluation_and_report_take(trained, make_context, 
     )
     page = written.report.read_text()
     assert "Loss over training steps" in page
+
+
+def test_a_model_without_letters_reads_families_and_an_alignment_in_other_letters(tmp_path, make_context):
+    """Renaming the letters of an alignment changes nothing, which a model of letters cannot promise."""
+    families = write_families(tmp_path / "families")
+    context = make_context()
+    inputs = contacts_train.TrainInputs(
+        families=families, model_inputs="couplings", convolutions=1, largest_crop=12, **SMALL
+    )
+    trained = contacts_train.OPERATOR.run(inputs, context)
+    assert context.fractions == sorted(context.fractions)
+    assert json.loads((trained.model / "config.json").read_text())["config"]["inputs"] == "couplings"
+    found = contacts_predict.OPERATOR.run(
+        contacts_predict.PredictInputs(model=trained.model, families=families), make_context()
+    )
+    assert len(PredictionSet(found.predictions).targets) == 6
+    msa = FamilySet(families).read("f0000").msa
+    maps = []
+    for name, renamed in (("plain", msa), ("renamed", 3 - msa)):
+        alignment = write_alignment(tmp_path / name, letters=LETTERS, msa=renamed)
+        asked = contacts_predict.PredictInputs(model=trained.model, msa=alignment)
+        outputs = contacts_predict.OPERATOR.run(asked, make_context())
+        maps.append(PredictionSet(outputs.predictions).read("a_query_1").contact_probability)
+    assert np.allclose(maps[0], maps[1], atol=1e-4)
+
+
+def test_convolutions_need_couplings(tmp_path, make_context):
+    families = write_families(tmp_path / "families")
+    inputs = contacts_train.TrainInputs(families=families, convolutions=2, **SMALL)
+    assert refused(contacts_train.OPERATOR, inputs, make_context()).code == "bad_config"

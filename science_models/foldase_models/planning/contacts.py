@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.folding.contacts.config import PAIR_FEATURES, ContactModelConfig
 
 SMALL_SCORES = 8 * 2**20
 """Bytes of scores that attention on the CPU holds at once at most (``foldase_kernels.attention.cpu``)."""
@@ -49,31 +49,26 @@ def _outer_product(c: int, hidden: int) -> int:
 
 
 def block_parameters(config: ContactModelConfig) -> int:
-    """Parameters of one Evoformer block."""
+    """Parameters of one block: an Evoformer's, or convolutions and a pair stack for couplings."""
     c, heads, inner = config.width, config.heads, config.heads * config.head_width
     row = 4 * c + _linear(c, heads, bias=False) + _attention(c, inner)
     column = 2 * c + _attention(c, inner)
     multiplication = 4 * c + 4 * _linear(c, c) + 2 * _linear(c, c)
     attention = 2 * c + _linear(c, heads, bias=False) + _attention(c, inner)
-    return (
-        row
-        + column
-        + 2 * _transition(c, config.transition_n)
-        + _outer_product(c, config.outer_width)
-        + 2 * multiplication
-        + 2 * attention
-    )
+    pairs = 2 * multiplication + 2 * attention + _transition(c, config.transition_n)
+    if config.inputs == "couplings":
+        return pairs + config.convolutions * (2 * c + 2 * _linear(9 * c, c))
+    return pairs + row + column + _transition(c, config.transition_n) + _outer_product(c, config.outer_width)
 
 
 def parameter_count(config: ContactModelConfig) -> int:
     """Parameters of the whole model, exactly."""
     c, letters = config.width, len(config.letters)
-    embedder = (
-        2 * letters * c
-        + 3 * _linear(letters, c)
-        + (2 * config.max_offset + 1) * c
-        + _outer_product(c, config.outer_width)
-    )
+    embedder = (2 * config.max_offset + 1) * c
+    if config.inputs == "couplings":
+        embedder += _linear(PAIR_FEATURES, c) + _linear(c, c)
+    else:
+        embedder += 2 * letters * c + 3 * _linear(letters, c) + _outer_product(c, config.outer_width)
     recycling = 2 * c + config.distance_bins * c
     confidence = 2 * c + 2 * _linear(c, c) + _linear(4, c) + _linear(2 * c + 4, c) + _linear(c, 2) + 1
     heads = 2 * c + _linear(c, 1) + _linear(c, config.distance_bins) + confidence
@@ -88,6 +83,8 @@ def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> floa
     msa += 4 * inner * S * N * (N + S)
     pair = N * N * (2 * per_position + 24 * c * c + 4 * config.transition_n * c * c)
     pair += N**3 * (8 * inner + 4 * c)
+    if config.inputs == "couplings":
+        return config.blocks * (pair + config.convolutions * N * N * 36 * c * c)
     outer = 2 * N * N * config.outer_width**2 * c
     covariance = 2 * N * N * config.outer_width**2
     return config.blocks * (msa + pair + outer + covariance * S) + outer + covariance * extra
@@ -99,11 +96,14 @@ def activation_bytes(config: ContactModelConfig, residues: int, proteins: int, *
     Attention holds all scores of a call only below a limit and keeps none for the backward pass, so long
     chains cost less than they look.
     """
-    c, N, S, B = config.width, residues, config.sequences, proteins
+    c, N, B = config.width, residues, proteins
+    S = 0 if config.inputs == "couplings" else config.sequences
     calls = [B * config.heads * count for count in (S * N * N, N * S * S, N**3, N**3)]
     held = [count for count in calls if FLOAT * count <= SMALL_SCORES]
     if training:
-        block = B * (24 * S * N * c + 44 * N * N * c + N * N * config.outer_width**2)
+        outer = 0 if config.inputs == "couplings" else config.outer_width**2
+        block = B * (24 * S * N * c + 44 * N * N * c + N * N * outer)
+        block += B * config.convolutions * 5 * N * N * c
         heads = B * N * N * (40 * config.distance_bins + 8 * c)
         return FLOAT * (config.blocks * block + heads)
     block = max(held, default=2 * SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)

@@ -7,7 +7,7 @@ script. Families held back at the end of the list show early how the model does 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.features import Batch, Cropping, TrainingFamily, make_batch
 from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.model import ContactModel
+from foldase_models.folding.contacts.pair_features import pair_features
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
 from foldase_models.training.checkpoints import CheckpointStore
@@ -60,10 +61,13 @@ class Watcher:
     Attributes:
         step: called after every step.
         validation: called with the step and the numbers on the families held back.
+        prepared: called with the number of families whose features of pairs are known, and of all; only where
+            the model's inputs are couplings.
     """
 
     step: Callable[[StepReport], None] = lambda report: None  # noqa: ARG005
     validation: Callable[[int, Mapping[str, float]], None] = lambda step, values: None  # noqa: ARG005
+    prepared: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005
 
 
 def train_contacts(
@@ -92,6 +96,8 @@ def train_contacts(
     """
     watcher = watcher or Watcher()
     _check(families, config)
+    if config.inputs == "couplings":
+        families = _with_pairs(families, config, watcher)
     held_back = min(recipe.validation, len(families) // 5)
     split = len(families) - held_back
     seen, unseen = families[:split], families[split:]
@@ -121,7 +127,7 @@ def validate(model: ContactModel, families: Sequence[TrainingFamily]) -> dict[st
     precisions: list[dict[str, float]] = []
     scores, confidences = [], []
     for family in families:
-        found = predict_contacts(model, family.msa, seed=0)
+        found = predict_contacts(model, family.msa, seed=0, pairs=family.pairs)
         precisions.append(
             contact_precision(
                 found.contact_probability, family.contacts, min_separation=model.config.min_separation
@@ -161,7 +167,11 @@ class _Run:
         """Forward with a random number of recycles, as in AlphaFold 2 (supplement 1.11.8)."""
         draws = np.random.default_rng([self.seed, _RECYCLES, step])
         recycles = int(draws.integers(0, self.model.config.recycles + 1))
-        output = self.model(_tensor(batch.rows), _tensor(batch.extra), recycles=recycles)
+        if self.model.config.inputs == "couplings":
+            assert batch.pairs is not None  # train_contacts saw to it
+            output = self.model.from_pairs(_tensor(batch.pairs), recycles=recycles)
+        else:
+            output = self.model(_tensor(batch.rows), _tensor(batch.extra), recycles=recycles)
         return contact_losses(
             output,
             _tensor(batch.coords),
@@ -173,6 +183,20 @@ class _Run:
 
 def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _with_pairs(
+    families: Sequence[TrainingFamily], config: ContactModelConfig, watcher: Watcher
+) -> list[TrainingFamily]:
+    """The families with features of pairs, those that had them untouched."""
+    found = []
+    for family in families:
+        pairs = family.pairs
+        if pairs is None:
+            pairs = pair_features(family.msa, len(config.letters), gap=config.gap)
+        found.append(replace(family, pairs=pairs))
+        watcher.prepared(len(found), len(families))
+    return found
 
 
 def _new_model(config: ContactModelConfig, seed: int) -> ContactModel:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from foldase_workflows.contracts import Estimate, Hardware, Operator, Ports, StepContext
+from foldase_workflows.contracts import (
+    BadInput,
+    Estimate,
+    Hardware,
+    Location,
+    Operator,
+    Ports,
+    StepContext,
+)
 from foldase_workflows.contracts.ports import Families
+
+if TYPE_CHECKING:
+    from foldase_models.coevolution import FamilyConfig
 
 SECONDS_PER_DRAW = 5e-8
 """Of one letter of one residue of one sequence in one sweep; measured on two cores."""
@@ -35,6 +46,44 @@ class SimulateInputs(Ports):
     energy_seed: Annotated[
         int, Field(ge=0, description="Seed of the letter energies, which all families of one seed share")
     ] = 0
+    own_energies: Annotated[
+        bool, Field(description="Draw letter energies for every family instead, so that letters mean nothing")
+    ] = False
+    fold: Annotated[
+        Literal["compact", "layered"],
+        Field(description="Random compact chains, or helices and strands in layers, as in proteins"),
+    ] = "compact"
+    longest: Annotated[
+        int | None, Field(ge=8, le=512, description="Draw lengths evenly from length to this")
+    ] = None
+    contact_cutoff: Annotated[
+        float, Field(ge=4, le=20, description="Contacts are nearer, A: C-alpha, C-beta in layered folds")
+    ] = 7.0
+    min_separation: Annotated[
+        int, Field(ge=1, le=100, description="|i - j| of the nearest pairs that are called contacts")
+    ] = 4
+    nearest_coupling: Annotated[
+        int | None, Field(ge=1, le=100, description="|i - j| of the nearest pairs coupled; else the same")
+    ] = None
+    coupling_spread: Annotated[
+        tuple[float, float], Field(description="Range of the factors that contacts multiply the scale with")
+    ] = (0.6, 1.4)
+    variety: Annotated[
+        float, Field(ge=0, le=3, description="Families' own coupling, field and depth: within exp(+-this)")
+    ] = 0.0
+    uneven: Annotated[
+        float, Field(ge=0, le=3, description="How much some columns are more conserved than others")
+    ] = 0.0
+    stray: Annotated[
+        float, Field(ge=0, le=10, description="Coupled pairs that do not touch, as a share of those that do")
+    ] = 0.0
+    generations: Annotated[
+        int, Field(ge=1, le=10, description="Times that sequences are replaced by their descendants")
+    ] = 1
+    redrawn: Annotated[
+        float, Field(ge=0, le=1, description="Share of residues that a sweep to a descendant draws anew")
+    ] = 1.0
+    gaps: Annotated[float, Field(ge=0, lt=0.9, description="Share of residues that are deleted")] = 0.0
 
 
 class SimulateOutputs(Ports):
@@ -54,25 +103,19 @@ class SimulateAlignments(Operator[SimulateInputs, SimulateOutputs]):
     Outputs = SimulateOutputs
 
     def run(self, inputs: SimulateInputs, context: StepContext) -> SimulateOutputs:
-        """Make and write the families one by one, in constant memory."""
-        from foldase_models.coevolution import FamilyConfig, iterate_families
-        from foldase_workflows.formats.letters import LETTERS
+        """Make and write the families one by one, in constant memory.
+
+        Raises:
+            BadInput: inputs that contradict each other.
+        """
+        from foldase_models.coevolution import iterate_families
+        from foldase_workflows.formats.letters import GAP, LETTERS
         from foldase_workflows.formats.zarr_families import FamiliesWriter
 
-        config = FamilyConfig(
-            length=inputs.length,
-            alphabet=inputs.letters,
-            ancestors=inputs.ancestors,
-            descendants=inputs.descendants,
-            ancestor_sweeps=inputs.ancestor_sweeps,
-            descendant_sweeps=inputs.descendant_sweeps,
-            coupling=inputs.coupling,
-            field=inputs.field,
-            energy_seed=inputs.energy_seed,
-        )
+        config = _config(inputs)
         tree = context.new_tree("families")
         writer = FamiliesWriter(tree)
-        contacts = 0
+        contacts = residues = 0
         digits = max(4, len(str(inputs.families - 1)))
         for family in iterate_families(config, inputs.families, inputs.seed):
             context.check_cancelled()
@@ -84,17 +127,19 @@ class SimulateAlignments(Operator[SimulateInputs, SimulateOutputs]):
                 attributes={"seed": family.seed, "index": family.index},
             )
             contacts += int(family.contacts.sum()) // 2
+            residues += len(family.coords)
             done = family.index + 1
             context.progress(done / inputs.families, f"{done} of {inputs.families} families")
         writer.complete(
-            letters=LETTERS[: inputs.letters],
+            letters=LETTERS[: inputs.letters] + (LETTERS[GAP] if inputs.gaps > 0 else ""),
             contact_cutoff=config.contact_cutoff,
             min_separation=config.min_separation,
             attributes={"recipe": inputs.model_dump(mode="json"), "energy_seed": inputs.energy_seed},
         )
-        mean = contacts / (inputs.families * inputs.length)
+        mean = contacts / residues
         context.log(
-            f"{inputs.families} families of {config.sequences} sequences, {mean:.2f} contacts a residue"
+            f"{inputs.families} families of {'about ' if config.variety else ''}{config.sequences} "
+            f"sequences, {mean:.2f} contacts a residue"
         )
         return SimulateOutputs(families=tree, contacts_per_residue=mean)
 
@@ -104,18 +149,43 @@ class SimulateAlignments(Operator[SimulateInputs, SimulateOutputs]):
             return None
         given = {name: value for name, value in known.items() if isinstance(value, int | float)}
         recipe = SimulateInputs.model_construct(**{**_DEFAULTS, **given})
-        sequences = recipe.ancestors * recipe.descendants
-        draws = recipe.ancestors * recipe.ancestor_sweeps + sequences * recipe.descendant_sweeps
-        sampling = recipe.families * recipe.length * draws * recipe.letters * SECONDS_PER_DRAW
+        sequences = recipe.ancestors * recipe.descendants**recipe.generations
+        draws = recipe.ancestors * recipe.ancestor_sweeps
+        draws += sum(
+            recipe.ancestors * recipe.descendants**k * recipe.descendant_sweeps
+            for k in range(1, recipe.generations + 1)
+        )
+        length = max(recipe.length, recipe.longest or 0)
+        sampling = recipe.families * length * draws * recipe.letters * SECONDS_PER_DRAW
         seconds = sampling + recipe.families * SECONDS_PER_FAMILY
-        batch = 32 * sequences * (recipe.length * 16 + recipe.letters * 24)
-        size = recipe.families * recipe.length * (sequences + recipe.length + 12)
+        batch = 32 * sequences * (length * 16 + recipe.letters * 24)
+        size = recipe.families * length * (sequences + length + 12)
         return Estimate(
             seconds=(1 + 0.5 * seconds, 2 + 3 * seconds),
             memory_bytes=int(200e6 + batch),
             disk_bytes=size,
             basis="letters drawn, at a speed measured on two cores",
         )
+
+
+def _config(inputs: SimulateInputs) -> FamilyConfig:
+    """The recipe as the simulator wants it.
+
+    Raises:
+        BadInput: inputs that contradict each other.
+    """
+    from foldase_models.coevolution import FamilyConfig
+
+    given = inputs.model_dump(exclude={"families", "seed", "letters"})
+    try:
+        return FamilyConfig(alphabet=inputs.letters, **given)
+    except ValueError as error:
+        raise BadInput(
+            str(error),
+            code="bad_recipe",
+            location=Location(path="with"),
+            hint="change the input that it names",
+        ) from error
 
 
 _DEFAULTS = {

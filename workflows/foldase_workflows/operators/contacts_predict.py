@@ -224,10 +224,10 @@ def _in_model_letters(
 
 
 def _consensus(msa: NDArray[np.uint8], letters: str) -> str:
-    """The most frequent letter of every column: simulated families have no query."""
+    """The most frequent letter but the gap of every column: simulated families have no query."""
     import numpy as np
 
-    counts = np.stack([(msa == index).sum(axis=0) for index in range(len(letters))])
+    counts = np.stack([(msa == index).sum(axis=0) for index in range(len(letters.rstrip("-")))])
     return "".join(letters[index] for index in counts.argmax(axis=0))
 
 

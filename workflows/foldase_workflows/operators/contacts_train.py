@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 METRICS_EVERY = 5
 """Steps between points of the loss curve."""
+PREPARING = 0.3
+"""Share of the progress until the couplings of all families are known, where the model sees these."""
 
 
 class TrainInputs(Ports):
@@ -40,6 +42,9 @@ class TrainInputs(Ports):
     smallest_crop: Annotated[
         int, Field(ge=8, le=4096, description="Half of the steps see crops of this length or more")
     ] = 16
+    largest_crop: Annotated[
+        int | None, Field(ge=8, le=4096, description="No step sees crops longer than this")
+    ] = None
     shuffled: Annotated[
         float,
         Field(ge=0, le=0.9, description="Share of examples without coevolution, to learn what to say then"),
@@ -48,6 +53,17 @@ class TrainInputs(Ports):
         bool, Field(description="Read chains backwards half of the time; simulated chains have no direction")
     ] = True
     validation: Annotated[int, Field(ge=0, le=1000, description="Families held back")] = 8
+    model_inputs: Annotated[
+        Literal["letters", "couplings"],
+        Field(
+            description="What the model sees: rows and their letters, or scores of pairs without letters, "
+            "which carry over to families whose letters mean something else; shuffled and rows then count "
+            "for nothing"
+        ),
+    ] = "letters"
+    convolutions: Annotated[
+        int, Field(ge=0, le=16, description="Before the pair stack of each block; only for couplings")
+    ] = 0
 
 
 class TrainOutputs(Ports):
@@ -88,7 +104,7 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
                 _model_config(inputs, stored),
                 _recipe(inputs),
                 checkpoints=context.checkpoints,
-                watcher=_watcher(context),
+                watcher=_watcher(context, PREPARING if inputs.model_inputs == "couplings" else 0.0),
             )
         context.log(f"attention ran on the {record['attention_backend']!r} backend")
         tree = context.new_tree("model")
@@ -131,6 +147,8 @@ def _config(
         heads=inputs.heads,
         recycles=inputs.recycles,
         sequences=inputs.sequences,
+        inputs=inputs.model_inputs,
+        convolutions=inputs.convolutions,
         contact_cutoff=contact_cutoff,
         min_separation=min_separation,
     )
@@ -160,6 +178,7 @@ def _recipe(inputs: TrainInputs) -> Any:
             fewest_rows=min(24, inputs.rows),
             shuffled=inputs.shuffled,
             reverse=inputs.reverse,
+            largest=inputs.largest_crop,
         ),
         validation=inputs.validation,
     )
@@ -177,14 +196,18 @@ def _read(stored: FamilySet, context: StepContext) -> list[Any]:
     return families
 
 
-def _watcher(context: StepContext) -> Any:
-    """A ``Watcher`` that reports to the context and stops when it says so."""
+def _watcher(context: StepContext, first: float) -> Any:
+    """A ``Watcher`` that reports to the context, steps from ``first`` on, and stops when it says so."""
     from foldase_models.recipes.contacts import Watcher
+
+    def on_prepared(done: int, of: int) -> None:
+        context.check_cancelled()
+        context.progress(first * done / of, f"couplings of {done} of {of} families")
 
     def on_step(report: Any) -> None:
         context.check_cancelled()
         context.progress(
-            0.99 * report.step / report.steps,
+            first + (0.99 - first) * report.step / report.steps,
             f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
         )
         if report.step == 1 or report.step % METRICS_EVERY == 0 or report.step == report.steps:
@@ -196,7 +219,7 @@ def _watcher(context: StepContext) -> Any:
             context.metrics(values, at=float(step))
             context.log(f"step {step}: " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
 
-    return Watcher(step=on_step, validation=on_validation)
+    return Watcher(step=on_step, validation=on_validation, prepared=on_prepared)
 
 
 OPERATOR = TrainContacts()

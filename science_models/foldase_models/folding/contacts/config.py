@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from foldase_models.errors import ModelError
 from foldase_models.layers.dims import EvoformerDims
+
+PAIR_FEATURES = 8
+"""Features of a pair where the inputs are couplings: couplings with and without correction, couplings
+weighted by frequency, mutual information; sum and difference of the entropies of both columns, sum of their
+gaps; effective sequences a residue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +21,11 @@ class ContactModelConfig:
 
     Attributes:
         letters: the alphabet, one character a letter; alignments must hold indices into it.
+        inputs: ``letters``: the model sees rows and their covariance, and learns what letters mean;
+            ``couplings``: it sees scores of pairs in which letters no longer occur
+            (:mod:`foldase_models.folding.contacts.pair_features`), so ``heads`` are those of pairs only and
+            ``sequences`` and ``outer_width`` count for nothing.
+        convolutions: before the pair stack of each block, where the inputs are couplings.
         width: channels of alignment and pair representation (c_m, c_z).
         blocks: Evoformer blocks.
         heads: attention heads; a head has ``head_width`` channels.
@@ -43,6 +53,8 @@ class ContactModelConfig:
     distance_bins: int = 24
     contact_cutoff: float = 7.0
     min_separation: int = 4
+    inputs: Literal["letters", "couplings"] = "letters"
+    convolutions: int = 0
 
     def __post_init__(self) -> None:
         if len(self.letters) < 2 or len(set(self.letters)) != len(self.letters):
@@ -54,8 +66,20 @@ class ContactModelConfig:
                 raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}", code="bad_config")
         if self.distance_bins < 3 or not 0 < self.distance_first < self.distance_last:
             raise ModelError("the distogram needs 3 or more bins and rising limits", code="bad_config")
+        if self.inputs not in ("letters", "couplings"):
+            raise ModelError(
+                f"inputs must be 'letters' or 'couplings', got {self.inputs!r}", code="bad_config"
+            )
+        if self.convolutions < 0 or (self.convolutions and self.inputs == "letters"):
+            raise ModelError("convolutions must not be negative, and need couplings", code="bad_config")
         if self.recycles < 0:
             raise ModelError(f"recycles must not be negative, got {self.recycles}", code="bad_config")
+
+    @property
+    def gap(self) -> int | None:
+        """The letter that stands for a gap, where the alphabet has one."""
+        index = self.letters.find("-")
+        return index if index >= 0 else None
 
     @property
     def evoformer(self) -> EvoformerDims:

@@ -23,12 +23,14 @@ class TrainingFamily:
         msa: uint8 (S, N), letter indices.
         coords: float32 (N, 3), C-alpha trace, A.
         contacts: uint8 (N, N).
+        pairs: float32 (N, N, F), features of pairs, for models whose inputs are couplings.
     """
 
     name: str
     msa: NDArray[np.uint8]
     coords: NDArray[np.float32]
     contacts: NDArray[np.uint8]
+    pairs: NDArray[np.float32] | None = None
 
     @property
     def length(self) -> int:
@@ -40,9 +42,13 @@ class TrainingFamily:
 class Cropping:
     """How training examples are cut from families.
 
+    Where families come with features of pairs, crops are cut from these; depths and shuffling count for
+    nothing then, since the features are those of the whole alignment.
+
     Attributes:
         smallest: residues of the shortest crop; lengths between it and the whole are drawn evenly.
         whole: share of steps that see whole families.
+        largest: residues of the longest crop, whole families included; no limit where not given.
         fewest_rows: rows of the shallowest alignment; depths between it and ``rows`` are drawn evenly.
         rows: rows of the deepest alignment, and of ``whole_depth`` of the steps.
         whole_depth: share of steps that see the deepest alignment.
@@ -60,6 +66,7 @@ class Cropping:
     whole_depth: float = 0.5
     shuffled: float = 0.125
     reverse: bool = True
+    largest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +78,14 @@ class Batch:
         extra: uint8 (B, E, N), all rows.
         coords: float32 (B, N, 3), A.
         contacts: uint8 (B, N, N).
+        pairs: float32 (B, N, N, F), where the families have them.
     """
 
     rows: NDArray[np.uint8]
     extra: NDArray[np.uint8]
     coords: NDArray[np.float32]
     contacts: NDArray[np.uint8]
+    pairs: NDArray[np.float32] | None = None
 
 
 def shuffle_columns(msa: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -115,17 +124,20 @@ def make_batch(
     shortest = min(family.length for family in chosen)
     length, depth = _extent(shortest, min(len(family.msa) for family in chosen), cropping, rng)
     examples = [_example(family, families, length, depth, cropping, rng) for family in chosen]
-    extra = np.stack([msa for msa, _, _ in examples])
+    extra = np.stack([example.msa for example in examples])
+    pairs = [example.pairs for example in examples if example.pairs is not None]
     return Batch(
         rows=extra[:, :evoformer_rows],
         extra=extra,
-        coords=np.stack([coords for _, coords, _ in examples]),
-        contacts=np.stack([contacts for _, _, contacts in examples]),
+        coords=np.stack([example.coords for example in examples]),
+        contacts=np.stack([example.contacts for example in examples]),
+        pairs=np.stack(pairs) if len(pairs) == len(examples) else None,
     )
 
 
 def _extent(length: int, rows: int, cropping: Cropping, rng: np.random.Generator) -> tuple[int, int]:
     """Residues and rows of the examples of a step."""
+    length = length if cropping.largest is None else min(length, cropping.largest)
     smallest = min(cropping.smallest, length)
     deepest = min(cropping.rows, rows)
     shallowest = min(cropping.fewest_rows, deepest)
@@ -141,21 +153,23 @@ def _example(
     depth: int,
     cropping: Cropping,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
-    """Alignment, trace and contacts of one crop."""
+) -> TrainingFamily:
+    """One crop."""
     span = _span(family.length, length, rng)
     msa = family.msa[choose_rows(len(family.msa), depth, rng), span]
     target, target_span = family, span
-    if rng.random() < cropping.shuffled:
+    if family.pairs is None and rng.random() < cropping.shuffled:
         msa = shuffle_columns(msa, rng)
         target = families[int(rng.integers(len(families)))]
         target_span = _span(target.length, min(length, target.length), rng)
         if target.length < length:
             target, target_span = family, span
     coords, contacts = target.coords[target_span], target.contacts[target_span, target_span]
+    pairs = None if family.pairs is None else family.pairs[span, span]
     if cropping.reverse and rng.random() < 0.5:
-        return msa[:, ::-1], coords[::-1], contacts[::-1, ::-1]
-    return msa, coords, contacts
+        msa, coords, contacts = msa[:, ::-1], coords[::-1], contacts[::-1, ::-1]
+        pairs = None if pairs is None else pairs[::-1, ::-1]
+    return TrainingFamily(family.name, msa, coords, contacts, pairs)
 
 
 def _span(whole: int, length: int, rng: np.random.Generator) -> slice:

@@ -6,6 +6,9 @@ c channels, D distance bins. Lengths in A.
 The pair representation starts from sequence offsets, column compositions and the covariance of all E rows;
 Evoformer blocks (:mod:`foldase_models.layers`) refine it together with S of the rows; the result is fed
 back ``recycles`` times without gradient (Jumper et al. 2021, supplement 1.10).
+
+With ``config.inputs == "couplings"`` the pairs start from couplings and mutual information instead, a trunk
+of pairs alone refines them (:mod:`foldase_models.folding.contacts.pair_trunk`), and no letter is ever seen.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from torch import nn
 
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.heads import ConfidenceHead, DistanceBins, PairHead
+from foldase_models.folding.contacts.pair_trunk import PairEmbedder, PairTrunk
 from foldase_models.folding.contacts.trace import trace_from_distances
 from foldase_models.layers.evoformer import Evoformer
 from foldase_models.layers.outer_product import OuterProductMean
@@ -99,9 +103,13 @@ class ContactModel(nn.Module):
     def __init__(self, config: ContactModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.input_embedder = InputEmbedder(config)
+        if config.inputs == "couplings":
+            self.pair_embedder = PairEmbedder(config)
+            self.pair_trunk = PairTrunk(config)
+        else:
+            self.input_embedder = InputEmbedder(config)
+            self.evoformer = Evoformer(config.evoformer, config.blocks)
         self.recycling_embedder = RecyclingEmbedder(config)
-        self.evoformer = Evoformer(config.evoformer, config.blocks)
         self.layer_norm_z = nn.LayerNorm(config.width)
         self.contact_head = PairHead(config.width, 1)
         self.distogram_head = PairHead(config.width, config.distance_bins)
@@ -124,7 +132,16 @@ class ContactModel(nn.Module):
             weights: of the rows of ``extra``, ``[B, E]``; None means equal.
             recycles: passes before the last one; None means as configured.
         """
-        m, z_first = self.input_embedder(rows, extra, weights)
+        return self._passes(self.input_embedder(rows, extra, weights), recycles)
+
+    def from_pairs(self, pairs: torch.Tensor, *, recycles: int | None = None) -> ContactOutput:
+        """Predict from features ``[B, N, N, F]`` of pairs; for models whose inputs are couplings."""
+        return self._passes((None, self.pair_embedder(pairs)), recycles)
+
+    def _passes(
+        self, embedded: tuple[torch.Tensor | None, torch.Tensor], recycles: int | None
+    ) -> ContactOutput:
+        m, z_first = embedded
         z = torch.zeros_like(z_first)
         bins = torch.zeros(z.shape[:-1], dtype=torch.long, device=z.device)
         passes = (self.config.recycles if recycles is None else recycles) + 1
@@ -132,7 +149,7 @@ class ContactModel(nn.Module):
             last = number == passes - 1
             with torch.set_grad_enabled(last and torch.is_grad_enabled()):
                 start = z_first if number == 0 else z_first + self.recycling_embedder(z, bins)
-                _, z = self.evoformer(m, start)
+                z = self.pair_trunk(start) if m is None else self.evoformer(m, start)[1]
                 if not last:
                     bins = self.distance_bins.index(self._distances(self.layer_norm_z(z))[1])
         return self._heads(self.layer_norm_z(z))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.features import choose_rows
-from foldase_models.folding.contacts.model import ContactModel
+from foldase_models.folding.contacts.model import ContactModel, ContactOutput
+from foldase_models.folding.contacts.pair_features import pair_features
 
 MAX_ROWS = 2048
 """Rows whose covariance is taken at most; more cost memory and tell little more."""
@@ -41,6 +42,7 @@ def predict_contacts(
     *,
     seed: int = 0,
     keep_query: bool = False,
+    pairs: NDArray[np.float32] | None = None,
 ) -> ContactPrediction:
     """Predict contacts, distances, a trace and its confidence.
 
@@ -50,6 +52,8 @@ def predict_contacts(
         weights: of the rows (S,); None means equal.
         seed: decides which rows are shown to the Evoformer where there are too many.
         keep_query: whether row 0 is always among them.
+        pairs: features of the alignment's pairs where they are known already; for models whose inputs are
+            couplings, which take them from all rows otherwise.
 
     Raises:
         ModelError: letters outside the alphabet, or a chain too short for a contact.
@@ -63,12 +67,25 @@ def predict_contacts(
         )
     if residues <= config.min_separation:
         raise ModelError(f"{residues} residues have no pair {config.min_separation} apart", code="too_short")
+    was_training = model.training
+    model.eval()
+    if config.inputs == "couplings":
+        if pairs is None:
+            pairs = pair_features(msa, len(config.letters), weights, gap=config.gap)
+        output = model.from_pairs(torch.from_numpy(pairs).unsqueeze(0))
+        model.train(was_training)
+        return _read(model, output)
     order = choose_rows(rows, min(rows, MAX_ROWS), np.random.default_rng(seed), keep_first=keep_query)
     letters = torch.from_numpy(msa[order]).unsqueeze(0)
     share = None if weights is None else torch.from_numpy(weights[order]).unsqueeze(0)
-    was_training = model.training
-    output = model.eval()(letters[:, : config.sequences], letters, share)
+    output = model(letters[:, : config.sequences], letters, share)
     model.train(was_training)
+    return _read(model, output)
+
+
+def _read(model: ContactModel, output: ContactOutput) -> ContactPrediction:
+    """The first protein of an output."""
+    config, residues = model.config, output.distance.shape[-1]
     index = torch.arange(residues)
     near = (index[:, None] - index[None]).abs() < config.min_separation
     probability = torch.sigmoid(output.contact_logits[0]).masked_fill(near, 0.0)
