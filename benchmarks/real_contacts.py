@@ -36,13 +36,13 @@ from foldase_models.coevolution import (
     mutual_information,
     sequence_weights,
 )
+from foldase_models.coevolution.pair_features import pair_features
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily, shuffle_columns
-from foldase_models.folding.contacts.pair_features import pair_features
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.metrics import bootstrap_mean, contact_precision
-from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts
+from foldase_models.recipes.contacts import ContactRecipe, Watcher, pairs_for, train_contacts
 from foldase_models.training import TrainingConfig
 from foldase_workflows.formats.letters import GAP, LETTERS
 
@@ -159,6 +159,14 @@ def classical(msa: NDArray[np.uint8], weights: NDArray[np.float32], *, slow: boo
     return found
 
 
+def predicted(
+    model: ContactModel, msa: NDArray[np.uint8], weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The model's map of an alignment."""
+    pairs = pairs_for(model.config, msa, weights)
+    return predict_contacts(model, msa, pairs=pairs).contact_probability
+
+
 def on_simulated(model: ContactModel, unseen: list[TrainingFamily], prior: SeparationPrior) -> Any:
     """Mean precision, with 95 % intervals over families."""
     reached: dict[str, list[dict[str, float]]] = {}
@@ -167,7 +175,7 @@ def on_simulated(model: ContactModel, unseen: list[TrainingFamily], prior: Separ
         maps["prior"] = prior.scores(family.length)
         maps["model"] = predict_contacts(model, family.msa, pairs=family.pairs).contact_probability
         shuffled = shuffle_columns(family.msa, np.random.default_rng(family.length))
-        maps["model, shuffled columns"] = predict_contacts(model, shuffled).contact_probability
+        maps["model, shuffled columns"] = predicted(model, shuffled)
         for name, scores in maps.items():
             reached.setdefault(name, []).append(
                 contact_precision(scores, family.contacts, min_separation=MIN_SEPARATION)
@@ -195,13 +203,13 @@ def on_real(args: argparse.Namespace, model: ContactModel, prior: SeparationPrio
     def precision(scores: NDArray[np.floating]) -> dict[str, float]:
         return contact_precision(scores, contacts, min_separation=MIN_SEPARATION)
 
-    reached = {"model": precision(predict_contacts(model, msa, weights).contact_probability)}
+    reached = {"model": precision(predicted(model, msa, weights))}
     reached |= {name: precision(scores) for name, scores in classical(msa, weights, slow=True).items()}
     reached["prior"] = precision(prior.scores(msa.shape[1]))
     shuffled = []
     for number in range(SHUFFLES):
         rows = shuffle_columns(msa, np.random.default_rng([args.seed, number]))
-        shuffled.append(precision(predict_contacts(model, rows).contact_probability))
+        shuffled.append(precision(predicted(model, rows)))
         say(f"shuffled copy {number + 1} of {SHUFFLES}")
     reached["model, shuffled columns"] = {
         cut: float(np.mean([one[cut] for one in shuffled])) for cut in shuffled[0]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from foldase_models.coevolution import FamilyConfig, simulate_families
+from foldase_models.coevolution.pair_features import pair_features
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
 from foldase_models.folding.contacts.config import PAIR_FEATURES
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily
-from foldase_models.folding.contacts.pair_features import pair_features
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.planning import parameter_count
@@ -107,11 +107,13 @@ def test_training_prepares_families_once_repeats_and_is_kept(tmp_path):
     loaded = load_model(tmp_path)
     assert loaded.config == TINY
     msa = families[0].msa
-    wanted, found = predict_contacts(model, msa), predict_contacts(loaded, msa)
+    pairs = pair_features(msa, 5, gap=GAP)
+    wanted, found = (predict_contacts(one, msa, pairs=pairs) for one in (model, loaded))
     np.testing.assert_array_equal(found.contact_probability, wanted.contact_probability)
     np.testing.assert_array_equal(wanted.contact_probability, wanted.contact_probability.T)
-    given = predict_contacts(model, msa, pairs=pair_features(msa, 5, gap=GAP))
-    np.testing.assert_array_equal(given.coords, wanted.coords)
+    with pytest.raises(ModelError) as caught:
+        predict_contacts(model, msa)
+    assert caught.value.code == "no_pairs"
 
 
 def test_recycling_and_parameters_are_planned():

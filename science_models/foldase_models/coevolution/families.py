@@ -105,6 +105,8 @@ class FamilyConfig:
             raise ValueError("variety, stray and uneven must not be negative")
         if not 0 <= self.redrawn <= 1 or not 0 <= self.gaps < 0.9:
             raise ValueError("redrawn must lie between 0 and 1, gaps between 0 and 0.9")
+        if not 0 <= self.coupling_spread[0] <= self.coupling_spread[1]:
+            raise ValueError(f"coupling_spread must rise from 0 or more, got {self.coupling_spread}")
         if self.fold not in ("compact", "layered"):
             raise ValueError(f"fold must be compact or layered, got {self.fold!r}")
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from foldase_kernels.attention import choose_backend
+from foldase_models.coevolution.pair_features import pair_features
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.features import Batch, Cropping, TrainingFamily, make_batch
 from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.model import ContactModel
-from foldase_models.folding.contacts.pair_features import pair_features
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
 from foldase_models.training.checkpoints import CheckpointStore
@@ -127,7 +128,8 @@ def validate(model: ContactModel, families: Sequence[TrainingFamily]) -> dict[st
     precisions: list[dict[str, float]] = []
     scores, confidences = [], []
     for family in families:
-        found = predict_contacts(model, family.msa, seed=0, pairs=family.pairs)
+        pairs = pairs_for(model.config, family.msa) if family.pairs is None else family.pairs
+        found = predict_contacts(model, family.msa, seed=0, pairs=pairs)
         precisions.append(
             contact_precision(
                 found.contact_probability, family.contacts, min_separation=model.config.min_separation
@@ -185,15 +187,22 @@ def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
+def pairs_for(
+    config: ContactModelConfig, msa: NDArray[np.uint8], weights: NDArray[np.float32] | None = None
+) -> NDArray[np.float32] | None:
+    """What a model is shown of the pairs of an alignment (S, N) in its letters; None where it sees these."""
+    if config.inputs == "letters":
+        return None
+    return pair_features(msa, len(config.letters), weights, gap=config.gap)
+
+
 def _with_pairs(
     families: Sequence[TrainingFamily], config: ContactModelConfig, watcher: Watcher
 ) -> list[TrainingFamily]:
     """The families with features of pairs, those that had them untouched."""
     found = []
     for family in families:
-        pairs = family.pairs
-        if pairs is None:
-            pairs = pair_features(family.msa, len(config.letters), gap=config.gap)
+        pairs = pairs_for(config, family.msa) if family.pairs is None else family.pairs
         found.append(replace(family, pairs=pairs))
         watcher.prepared(len(found), len(families))
     return found

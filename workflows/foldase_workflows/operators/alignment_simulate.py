@@ -65,9 +65,10 @@ class SimulateInputs(Ports):
     nearest_coupling: Annotated[
         int | None, Field(ge=1, le=100, description="|i - j| of the nearest pairs coupled; else the same")
     ] = None
-    coupling_spread: Annotated[
-        tuple[float, float], Field(description="Range of the factors that contacts multiply the scale with")
-    ] = (0.6, 1.4)
+    weakest: Annotated[
+        float, Field(ge=0, le=10, description="Each contact multiplies the scale by a factor from this ...")
+    ] = 0.6
+    strongest: Annotated[float, Field(ge=0, le=10, description="... to this")] = 1.4
     variety: Annotated[
         float, Field(ge=0, le=3, description="Families' own coupling, field and depth: within exp(+-this)")
     ] = 0.0
@@ -176,9 +177,10 @@ def _config(inputs: SimulateInputs) -> FamilyConfig:
     """
     from foldase_models.coevolution import FamilyConfig
 
-    given = inputs.model_dump(exclude={"families", "seed", "letters"})
+    given = inputs.model_dump(exclude={"families", "seed", "letters", "weakest", "strongest"})
+    spread = (inputs.weakest, inputs.strongest)
     try:
-        return FamilyConfig(alphabet=inputs.letters, **given)
+        return FamilyConfig(alphabet=inputs.letters, coupling_spread=spread, **given)
     except ValueError as error:
         raise BadInput(
             str(error),

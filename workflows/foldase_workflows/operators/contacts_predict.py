@@ -90,6 +90,7 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
         from foldase_models.folding.contacts.features import shuffle_columns
         from foldase_models.folding.contacts.predict import predict_contacts
         from foldase_models.folding.contacts.weights import load_model
+        from foldase_models.recipes.contacts import pairs_for
         from foldase_workflows.formats.mmcif_traces import write_trace
         from foldase_workflows.formats.zarr_predictions import PredictionsWriter
 
@@ -106,7 +107,12 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
                 msa = shuffle_columns(msa, np.random.default_rng([inputs.seed, number]))
             with model_errors():
                 found = predict_contacts(
-                    model, msa, target.weights, seed=inputs.seed, keep_query=inputs.msa is not None
+                    model,
+                    msa,
+                    target.weights,
+                    seed=inputs.seed,
+                    keep_query=inputs.msa is not None,
+                    pairs=pairs_for(model.config, msa, target.weights),
                 )
             scores = _scores(target, found, model.config.min_separation)
             for name, value in scores.items():

@@ -10,9 +10,7 @@ from foldase_models.errors import ModelError
 from foldase_models.layers.dims import EvoformerDims
 
 PAIR_FEATURES = 8
-"""Features of a pair where the inputs are couplings: couplings with and without correction, couplings
-weighted by frequency, mutual information; sum and difference of the entropies of both columns, sum of their
-gaps; effective sequences a residue."""
+"""Of a pair, where the inputs are couplings: those of :mod:`foldase_models.coevolution.pair_features`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +21,7 @@ class ContactModelConfig:
         letters: the alphabet, one character a letter; alignments must hold indices into it.
         inputs: ``letters``: the model sees rows and their covariance, and learns what letters mean;
             ``couplings``: it sees scores of pairs in which letters no longer occur
-            (:mod:`foldase_models.folding.contacts.pair_features`), so ``heads`` are those of pairs only and
+            (:mod:`foldase_models.coevolution.pair_features`), so ``heads`` are those of pairs only and
             ``sequences`` and ``outer_width`` count for nothing.
         convolutions: before the pair stack of each block, where the inputs are couplings.
         width: channels of alignment and pair representation (c_m, c_z).

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from foldase_models.errors import ModelError
+from foldase_models.folding.contacts.config import PAIR_FEATURES
 from foldase_models.folding.contacts.features import choose_rows
 from foldase_models.folding.contacts.model import ContactModel, ContactOutput
-from foldase_models.folding.contacts.pair_features import pair_features
 
 MAX_ROWS = 2048
 """Rows whose covariance is taken at most; more cost memory and tell little more."""
@@ -52,11 +52,12 @@ def predict_contacts(
         weights: of the rows (S,); None means equal.
         seed: decides which rows are shown to the Evoformer where there are too many.
         keep_query: whether row 0 is always among them.
-        pairs: features of the alignment's pairs where they are known already; for models whose inputs are
-            couplings, which take them from all rows otherwise.
+        pairs: float32 (N, N, F), features of the alignment's pairs, for models whose inputs are couplings;
+            rows and weights count for nothing then.
 
     Raises:
-        ModelError: letters outside the alphabet, or a chain too short for a contact.
+        ModelError: letters outside the alphabet, a chain too short for a contact, or no features of pairs for
+            a model that needs them.
     """
     config = model.config
     rows, residues = msa.shape
@@ -70,8 +71,12 @@ def predict_contacts(
     was_training = model.training
     model.eval()
     if config.inputs == "couplings":
-        if pairs is None:
-            pairs = pair_features(msa, len(config.letters), weights, gap=config.gap)
+        if pairs is None or pairs.shape != (residues, residues, PAIR_FEATURES):
+            raise ModelError(
+                "this model needs the features of pairs of its alignment",
+                code="no_pairs",
+                hint="give what foldase_models.coevolution.pair_features makes of the alignment",
+            )
         output = model.from_pairs(torch.from_numpy(pairs).unsqueeze(0))
         model.train(was_training)
         return _read(model, output)

@@ -42,7 +42,9 @@ def pair_features(
         gap: its letter, left out of all scores.
 
     Returns:
-        float32 (N, N, PAIR_FEATURES), symmetric in the two residues; PAIR_FEATURES tells them in order.
+        float32 (N, N, 8), symmetric in the two residues: couplings with and without correction, couplings
+        weighted by frequency, mutual information; sum and difference of the entropies of both columns, sum of
+        their gaps; effective sequences a residue.
 
     Raises:
         ValueError: letters or weights that do not fit.
