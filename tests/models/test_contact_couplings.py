@@ -13,7 +13,7 @@ from foldase_models.coevolution.pair_features import pair_features
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts import ContactModel, ContactModelConfig
 from foldase_models.folding.contacts.config import PAIR_FEATURES
-from foldase_models.folding.contacts.features import Cropping, TrainingFamily
+from foldase_models.folding.contacts.features import Cropping, TrainingFamily, make_batch
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.planning import parameter_count
@@ -90,6 +90,19 @@ def test_one_family_is_learned_by_heart():
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:10])
     assert record["recipe"]["cropping"]["whole"] == 1.0
     assert validate(model, [family])["precision_at_L/5"] == 1.0
+
+
+def test_crops_take_the_features_of_their_pairs():
+    families = [
+        dataclasses.replace(f, pairs=np.repeat(f.contacts[..., None], PAIR_FEATURES, -1).astype(np.float32))
+        for f in make_families(3)
+    ]
+    lengths = set()
+    for step in range(20):
+        batch = make_batch(families, 2, 4, Cropping(smallest=9, largest=14), np.random.default_rng([0, step]))
+        assert np.array_equal(batch.pairs[..., 3], batch.contacts)
+        lengths.add(batch.contacts.shape[-1])
+    assert min(lengths) < max(lengths) == 14
 
 
 def test_training_prepares_families_once_repeats_and_is_kept(tmp_path):
