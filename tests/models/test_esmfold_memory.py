@@ -6,16 +6,20 @@ import pytest
 import torch
 from counted_memory import peak_of
 
+from foldase_models.folding.esm2.config import Esm2Config
 from foldase_models.folding.esmfold.blocks import TrunkBlock
-from foldase_models.folding.esmfold.config import TrunkDims
+from foldase_models.folding.esmfold.config import EsmFoldConfig, TrunkDims
+from foldase_models.folding.esmfold.folder import EsmFoldFolder
 from foldase_models.folding.esmfold.heads import (
     PAIR_BINS,
     contact_probability,
     distance_shares,
     pair_confidence,
 )
+from foldase_models.folding.esmfold.model import EsmFold
 from foldase_models.folding.esmfold.trunk import FoldingTrunk
 from foldase_models.folding.options import ForwardOptions
+from foldase_models.folding.prediction import FoldInput
 from foldase_models.layers.row_groups import working_set
 from foldase_models.layers.structure_dims import StructureDims
 
@@ -87,3 +91,18 @@ def test_a_block_of_full_width_is_the_same_in_groups_of_rows(group_bytes):
         found = block(s, z)
     for one, other in zip(found, wanted, strict=True):
         assert (one - other).norm() <= CLOSE * other.norm()
+
+
+@pytest.mark.verify
+def test_distances_that_are_asked_for_leave_the_peak_where_it_was():
+    language = Esm2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, position_embedding_type="rotary"
+    )
+    config = EsmFoldConfig(language=language, trunk=FULL)
+    folder = EsmFoldFolder(EsmFold(config), "digest", ForwardOptions())
+    record = FoldInput(name="one", chains=("MKVLA" * 32,))
+    peaks = [
+        peak_of(lambda extras=extras: folder.fold(record, seed=0, recycles=0, extras=extras))
+        for extras in ((), ("distogram", "frames"))
+    ]
+    assert peaks[0] == peaks[1]
