@@ -14,7 +14,7 @@ from foldase_workflows.formats.structures import read_chain
 from foldase_workflows.formats.zarr_families import FamiliesWriter, FamilySet
 from foldase_workflows.formats.zarr_msa import write_msa
 from foldase_workflows.formats.zarr_predictions import PredictionSet
-from foldase_workflows.operators import contacts_evaluate, contacts_predict, contacts_train, report
+from foldase_workflows.operators import _machine, contacts_evaluate, contacts_predict, contacts_train, report
 
 SMALL = {
     "steps": 6,
@@ -289,7 +289,7 @@ def test_predictions_are_what_evaluation_and_report_take(trained, make_context, 
     assert "Loss over training steps" in page
 
 
-def test_a_model_without_letters_reads_families_and_an_alignment_in_other_letters(tmp_path, make_context):
+def test_a_model_without_letters_reads_an_alignment_in_other_letters(tmp_path, make_context, monkeypatch):
     """Renaming the letters of an alignment changes nothing, which a model of letters cannot promise."""
     families = write_families(tmp_path / "families")
     context = make_context()
@@ -311,6 +311,12 @@ def test_a_model_without_letters_reads_families_and_an_alignment_in_other_letter
         outputs = contacts_predict.OPERATOR.run(asked, make_context())
         maps.append(PredictionSet(outputs.predictions).read("a_query_1").contact_probability)
     assert np.allclose(maps[0], maps[1], atol=1e-4)
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(_machine, "MEMORY", meminfo)
+    meminfo.write_text("MemAvailable:    100 kB\n")
+    for operator, given in ((contacts_train, inputs), (contacts_predict, asked)):
+        with pytest.raises(MemoryError, match="14 columns and 4 letters need"):
+            operator.OPERATOR.run(given, make_context())
 
 
 def test_convolutions_need_couplings(tmp_path, make_context):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 MEMORY = Path("/proc/meminfo")
 PROCESS = Path("/proc/self/status")
+BYTES_PER_CELL = {"mean_field": 40, "pseudolikelihood": 44}
+"""Memory of a fit over the square of columns times letters, all copies and the search's history counted."""
 
 
 def available_memory() -> int | None:
@@ -28,3 +30,17 @@ def resident_memory(*, peak: bool = False) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name)), 0)
+
+
+def check_coupling_memory(columns: int, letters: int, method: str = "mean_field") -> None:
+    """Say before a fit of couplings begins that it cannot end.
+
+    Raises:
+        MemoryError: it needs more than is free.
+    """
+    needed, free = BYTES_PER_CELL[method] * (columns * letters) ** 2, available_memory()
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"couplings of {columns} columns and {letters} letters need about {needed / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free"
+        )

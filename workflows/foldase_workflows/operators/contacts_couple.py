@@ -19,7 +19,7 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import Families, Json, Msa, Predictions, Structure
-from foldase_workflows.operators._machine import available_memory
+from foldase_workflows.operators._machine import check_coupling_memory
 from foldase_workflows.operators._models import use_cores
 from foldase_workflows.operators._query_structure import Truth, truth_of
 
@@ -37,8 +37,6 @@ PROBABILITY_RULE = (
     "corrected scores, as robust z-scores over the pairs at least min_separation apart, through a logistic "
     "whose two constants come from simulated families: a guide, not a frequency"
 )
-BYTES_PER_CELL = {"mean_field": 40, "pseudolikelihood": 44}
-"""Memory of a fit over the square of columns times letters, all copies and the search's history counted."""
 NATURAL_CUTOFF = 8.0
 """Contacts of natural proteins: C-beta atoms nearer than this, A."""
 
@@ -123,7 +121,7 @@ class CoupleContacts(Operator[CoupleInputs, CoupleOutputs]):
         assert inputs.msa is not None
         stored = read_msa(inputs.msa)
         _check_size(stored, inputs.min_separation)
-        _check_memory(inputs.method, stored.msa.shape[1], len(stored.letters))
+        check_coupling_memory(stored.msa.shape[1], len(stored.letters), inputs.method)
         truth = None
         if inputs.structure is not None:
             truth = truth_of(
@@ -263,15 +261,6 @@ def _check_size(stored: StoredMsa, min_separation: int) -> None:
             code="alignment_too_small",
             location=Location(record=stored.query),
             hint="give at least two rows, longer than min_separation",
-        )
-
-
-def _check_memory(method: MethodName, columns: int, letters: int) -> None:
-    needed, free = BYTES_PER_CELL[method] * (columns * letters) ** 2, available_memory()
-    if free is not None and needed > free:
-        raise MemoryError(
-            f"couplings of {columns} columns and {letters} letters need about {needed / 2**30:.1f} GiB, "
-            f"{free / 2**30:.1f} GiB are free"
         )
 
 

@@ -22,6 +22,7 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import Families, Json, Model, Msa, Predictions, Structures
+from foldase_workflows.operators._machine import check_coupling_memory
 from foldase_workflows.operators._models import model_errors, use_cores
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
         Raises:
             BadInput: neither or both of ``families`` and ``msa``, a folder that is no contact model,
                 letters that the model does not know, a chain too short or too long.
+            MemoryError: the couplings that the model sees need more memory than is free.
         """
         use_cores(context)
         import numpy as np
@@ -105,6 +107,8 @@ class PredictContacts(Operator[PredictInputs, PredictOutputs]):
             msa = target.msa
             if inputs.shuffle_columns:
                 msa = shuffle_columns(msa, np.random.default_rng([inputs.seed, number]))
+            if model.config.inputs == "couplings":
+                check_coupling_memory(msa.shape[1], len(model.config.letters))
             with model_errors():
                 found = predict_contacts(
                     model,

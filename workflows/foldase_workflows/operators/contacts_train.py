@@ -12,6 +12,7 @@ from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.planning import estimate_training
 from foldase_workflows.contracts import Estimate, Hardware, Operator, Ports, Resources, StepContext
 from foldase_workflows.contracts.ports import Families, Json, Model
+from foldase_workflows.operators._machine import check_coupling_memory
 from foldase_workflows.operators._models import model_errors, use_cores
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
         Raises:
             BadInput: a damaged or empty families tree, families too short, sizes that contradict each
                 other, or a training that diverged.
+            MemoryError: the couplings that the model sees need more memory than is free.
         """
         use_cores(context)
         from foldase_models.folding.contacts.weights import save_model
@@ -98,6 +100,8 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
 
         stored = FamilySet(inputs.families)
         families = _read(stored, context)
+        if inputs.model_inputs == "couplings":
+            check_coupling_memory(max(family.length for family in families), len(stored.letters))
         with model_errors("families"):
             model, record = train_contacts(
                 families,
