@@ -113,3 +113,8 @@ def test_a_real_alignment_is_of_its_sequence():
     assert rows[0].letters.shape == (1428, 191)
     assert not (rows[0].letters[0] == GAP).any()
     assert rows[0].deletions.max() > 0
+
+
+def test_a_number_too_long_for_a_length_is_no_head(tmp_path):
+    found = given(tmp_path, "#" + "9" * 5000 + "\t1\n>q\nMKVW\n")
+    assert found.chains == ("MKVW",)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from foldase_models.layers import residues
 from foldase_models.layers.rigid import Rigid
+from foldase_models.layers.structure_dims import TORSIONS
 
-TORSIONS = 7
 _N, _CA, _C, _O = (residues.ATOM37_INDEX[name] for name in ("N", "CA", "C", "O"))
 
 

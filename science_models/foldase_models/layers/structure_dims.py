@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from foldase_models.errors import ModelError
+from foldase_models.layers.config_values import check_fields
+
+TORSIONS = 7
+"""Omega, phi, psi, chi 1 to 4."""
+_POSITIVE = (
+    "c_s",
+    "c_z",
+    "c_ipa",
+    "c_resnet",
+    "no_heads_ipa",
+    "no_qk_points",
+    "no_v_points",
+    "no_blocks",
+    "trans_scale_factor",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StructureDims:
@@ -19,6 +36,9 @@ class StructureDims:
         no_transition_layers, no_resnet_blocks, no_angles: of the networks behind the attention.
         trans_scale_factor: A in one unit of the module's translations.
         epsilon: floor of squared lengths.
+
+    Raises:
+        ModelError: ``bad_config``: a width that is no whole number above 0, or other torsions than seven.
     """
 
     c_s: int = 384
@@ -35,3 +55,11 @@ class StructureDims:
     no_angles: int = 7
     trans_scale_factor: float = 10.0
     epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_fields(self, positive=_POSITIVE)
+        if self.no_angles != TORSIONS:
+            raise ModelError(
+                f"no_angles must be {TORSIONS}, the torsions of a residue, got {self.no_angles}",
+                code="bad_config",
+            )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from foldase_models.errors import ModelError
+from foldase_models.layers.config_values import check_fields
 from foldase_models.layers.dims import EvoformerDims
 from foldase_models.layers.structure_dims import StructureDims
 
@@ -43,6 +44,7 @@ class FeatureSizes:
     uniform_share: float = 0.1
 
     def __post_init__(self) -> None:
+        check_fields(self)
         shares = (self.profile_share, self.same_share, self.uniform_share)
         if self.clusters < 1 or self.extra < 1 or self.templates < 0:
             raise ModelError("clusters and extra rows must be 1 or more", code="bad_config")
@@ -87,6 +89,10 @@ class AlphaFoldConfig:
     features: FeatureSizes = field(default_factory=FeatureSizes)
 
     def __post_init__(self) -> None:
+        check_fields(
+            self,
+            positive=("template_attention_width", "template_attention_heads", "plddt_width", "recycle_last"),
+        )
         c_z = self.evoformer.c_z
         if self.extra_msa.c_z != c_z or self.structure.c_z != c_z:
             raise ModelError(
@@ -169,7 +175,7 @@ def preset(name: str) -> AlphaFoldConfig:
     Raises:
         ModelError: there is none of that name.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ModelError(
             f"there is no model {name!r}", code="unknown_preset", hint=f"one of {', '.join(PRESETS)}"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from foldase_models.errors import ModelError
+from foldase_models.layers.config_values import check_fields
 
 Positions = Literal["rotary", "absolute"]
 
@@ -17,6 +18,7 @@ VOCABULARY = (
 )
 """Of all published ESM-2 models, by token id."""
 
+_POSITIVE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _MUST_BE_ABSENT = ("is_decoder", "add_cross_attention", "rope_scaling")
 """Settings that make another model of it."""
 
@@ -58,9 +60,7 @@ class Esm2Config:
     tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}", code="bad_config")
+        check_fields(self, positive=_POSITIVE)
         if self.hidden_size % self.num_attention_heads:
             raise ModelError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads",
@@ -93,7 +93,9 @@ class Esm2Config:
             if values.get(name):
                 raise ModelError(f"{name} is {values[name]!r}, which is not known here", code="bad_config")
         vocabulary = values.get("vocab_list")
-        if vocabulary is not None and tuple(vocabulary) != VOCABULARY:
+        if vocabulary is not None and (
+            not isinstance(vocabulary, list | tuple) or tuple(vocabulary) != VOCABULARY
+        ):
             raise ModelError("vocab_list is not the vocabulary of ESM-2", code="bad_config")
         known = {name: values[name] for name in cls.__slots__ if values.get(name) is not None}
         return cls(**known)

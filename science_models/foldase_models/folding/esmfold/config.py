@@ -8,6 +8,7 @@ from typing import Any
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.esm2.config import VOCABULARY, Esm2Config
+from foldase_models.layers.config_values import check_fields
 from foldase_models.layers.structure_dims import StructureDims
 
 TOKENS = 23
@@ -71,9 +72,7 @@ class TrunkDims:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("c_s", "c_z", "sequence_head_width", "pair_head_width", "position_bins"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}", code="bad_config")
+        check_fields(self, positive=("c_s", "c_z", "sequence_head_width", "pair_head_width", "position_bins"))
         if self.c_s % self.sequence_head_width or self.c_z % self.pair_head_width or self.c_z % 2:
             raise ModelError(
                 f"heads of {self.sequence_head_width} and {self.pair_head_width} channels do not divide "
@@ -112,6 +111,9 @@ class EsmFoldConfig:
     embed_aa: bool = True
     passes: int = PASSES
 
+    def __post_init__(self) -> None:
+        check_fields(self, positive=("lddt_width", "passes"))
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> EsmFoldConfig:
         """From a Hugging Face ``config.json`` of ``EsmForProteinFolding``; what it lacks has the default.
@@ -136,9 +138,10 @@ class EsmFoldConfig:
             language=Esm2Config.from_json(values),
             trunk=TrunkDims(**_renamed(trunk, _TRUNK_NAMES)),
             structure=StructureDims(**_renamed(_object(trunk, "structure_module"), _STRUCTURE_NAMES)),
-            lddt_width=int(own.get("lddt_head_hid_dim") or LDDT_WIDTH),
-            embed_aa=bool(own.get("embed_aa", True)),
-            passes=max(1, int(passes)) if passes is not None else PASSES,
+            lddt_width=own.get("lddt_head_hid_dim") or LDDT_WIDTH,
+            embed_aa=own.get("embed_aa", True),
+            # Their model makes one pass at least.
+            passes=1 if passes == 0 else PASSES if passes is None else passes,
         )
 
     def to_json(self) -> dict[str, Any]:
