@@ -118,3 +118,11 @@ def test_a_lab_adds_its_own_operators_by_an_environment_variable(monkeypatch: py
         assert "sequences.trim@2" in default_registry()
     finally:
         default_registry.cache_clear()
+
+
+def test_tolerances_are_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Thrifty, "tolerances", frozenset({"keep"}))
+    assert Registry([Thrifty()]).signature("sequences.thrifty@1").tolerances == {"keep"}
+    monkeypatch.setattr(Thrifty, "tolerances", frozenset({"keep", "kept"}))
+    with pytest.raises(ValueError, match="tolerances name 'kept', which is no input"):
+        Registry([Thrifty()])

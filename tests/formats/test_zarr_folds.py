@@ -27,7 +27,8 @@ from foldase_workflows.formats.pair_tiles import (
     tile_shapes,
 )
 from foldase_workflows.formats.predicted import PredictedStructure, Provenance
-from foldase_workflows.formats.zarr_folds import FoldSet, FoldsWriter
+from foldase_workflows.formats.zarr_folds import KIND, FoldSet, FoldsWriter
+from foldase_workflows.formats.zarr_tree import TreeWriter
 
 HALF_STEP = PAE_STEP / 2 + 1e-6
 HALF_PROBABILITY = 0.5 / 255 + 1e-6
@@ -308,3 +309,10 @@ def test_long_maps_are_averaged_in_bands():
     means = block_means(packed, 4)
     exact = packed.reshape(525, 4, 525, 4).mean(axis=(1, 3))
     np.testing.assert_allclose(means, exact, atol=0.5 + 1e-6)
+
+
+def test_a_list_of_structures_with_other_fields_is_refused(tmp_path):
+    TreeWriter(tmp_path / "t", KIND, consolidate=True).complete({"structures": [{"colour": "red"}]})
+    with pytest.raises(BadInput, match="colour") as caught:
+        FoldSet(tmp_path / "t")
+    assert caught.value.code == "bad_attribute"

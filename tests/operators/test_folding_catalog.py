@@ -196,6 +196,20 @@ def test_a_resumed_run_folds_only_what_was_not_folded_yet(platform, given, tmp_p
     assert reused == {"mono": False, "dimer": True}
 
 
+def test_a_failed_run_is_done_again_with_failures_allowed_and_folds_nothing_anew(
+    platform, given, tmp_path, monkeypatch
+):
+    (tmp_path / "s.fasta").write_text(FASTA + ">bad\nMK1\n")
+    given |= {"sequences": platform.store.blobs.put_file(tmp_path / "s.fasta", "fasta").to_json()}
+    asked = folded_again(monkeypatch)
+    assert platform.run("fold", **given, recycles=0).summary.state == "failed"
+    assert sorted(asked) == ["dimer", "mono"]
+    asked.clear()
+    run = platform.run("fold", **given, recycles=0, allow_failures=0.4)
+    assert run.summary.state == "succeeded", run.summary.error
+    assert asked == []
+
+
 @pytest.mark.verify
 def test_what_failed_is_folded_alone_and_ranked_with_the_others(platform, given, tmp_path):
     def sequences(text: str) -> dict[str, Any]:

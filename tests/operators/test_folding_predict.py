@@ -13,6 +13,7 @@ import gemmi
 import numpy as np
 import pytest
 from esmfold_peer import peer_model
+from pydantic import ValidationError
 
 from foldase_models.errors import ModelError
 from foldase_models.folding import load_folder
@@ -481,3 +482,8 @@ def test_estimates_need_no_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_same_seed_twice_is_refused():
+    with pytest.raises(ValidationError, match="name each once"):
+        FoldInputs(sequences=Path("s.fasta"), weights=Path("w"), seeds=[1, 2, 1])

@@ -87,6 +87,24 @@ class Thrifty(Operator[ThriftyInputs, AddOutputs]):
         return AddOutputs(sum=inputs.a + inputs.b)
 
 
+class JudgedInputs(AddInputs):
+    allowed: float = 0.0
+
+
+class Judged(Operator[JudgedInputs, AddOutputs]):
+    """Adds; what is allowed decides only whether that is enough."""
+
+    name = "test.judged"
+    version = 1
+    help = "adds, and is judged"
+    tolerances = frozenset({"allowed"})
+    Inputs = JudgedInputs
+    Outputs = AddOutputs
+
+    def run(self, inputs: JudgedInputs, context: StepContext) -> AddOutputs:
+        return AddOutputs(sum=inputs.a + inputs.b)
+
+
 def picky(value: int) -> int:
     if value == 13:
         raise RuntimeError("a bug in the operator")
@@ -162,7 +180,7 @@ class Count(Operator[CountInputs, AddOutputs]):
         raise NotImplementedError
 
 
-OPERATORS = (Add(), AddBetter(), Dice(), Large(), Thrifty(), Broken(), Write(), Grow(), Count())
+OPERATORS = (Add(), AddBetter(), Dice(), Large(), Thrifty(), Judged(), Broken(), Write(), Grow(), Count())
 
 
 class VirtualClock:

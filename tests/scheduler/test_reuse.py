@@ -230,3 +230,17 @@ outputs: {all: '${{ steps.item.each.sum }}'}
     why = lab.store.explain.why(run.id, "item[4]")
     assert [difference.component for difference in why.differs] == ["parameters.a"]
     assert "ask for one of them" in lab.store.explain.why(run.id, "item").reason
+
+
+def test_checkpoints_outlive_a_change_of_what_only_judges_the_work(lab):
+    lab.executor.automatic = False
+    text = (
+        "version: 1\nname: judged\nsteps:\n  work: {uses: test.judged@1, with: {a: 1, b: 2, allowed: 0.5}}\n"
+    )
+    for one in (text, text.replace("0.5", "0.9"), text.replace("b: 2", "b: 3")):
+        lab.submit(one)
+    lab.settle()
+    lenient, more_lenient, other = lab.executor.submitted
+    assert lenient.identity == more_lenient.identity != other.identity
+    keys = {task.run: lab.step(task.run, "work").cache_key for task in lab.executor.submitted}
+    assert len(set(keys.values())) == 3, "the result may be another, so it is not shared"

@@ -296,13 +296,15 @@ def _names(task_id: TaskId) -> tuple[str, str, int]:
 
 
 def _checkpoint_identity(step: Step) -> str:
-    """Names the checkpoint folder: the identity of the result, where that result is shared.
+    """Names the checkpoint folder: the identity of the work, where its result is shared.
 
     A step whose results are not reused has its own folder for each line of resumed runs; otherwise a
     refresh would start from the end of the run before, and equal steps would write over each other.
     """
     assert step.cache_key is not None
+    assert step.inputs is not None
+    key = step.plan.checkpoint_key(step.inputs) if step.plan.signature.tolerances else step.cache_key
     if step.plan.cache == "use":
-        return step.cache_key
-    text = f"{step.cache_key} {step.run.root} {step.id}"
+        return key
+    text = f"{key} {step.run.root} {step.id}"
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

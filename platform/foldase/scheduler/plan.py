@@ -54,6 +54,11 @@ class StepPlan:
         with _bad_input(self.name):
             return identify(self.signature, inputs)
 
+    def checkpoint_key(self, inputs: Mapping[str, Any]) -> str:
+        """What the checkpoints of the work belong to: as the result, but whatever is expected of the work."""
+        judged = {name: value for name, value in inputs.items() if name not in self.signature.tolerances}
+        return identify(self.signature, judged).key
+
     def allowed_failures(self, items: int) -> int:
         """How many of so many items may fail."""
         return self._step.failures_allowed(items)

@@ -94,6 +94,11 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
     The platform raises it by one after ``oom_host`` and ``oom_gpu``, up to the port's maximum. Results may
     differ by rounding only: the input is no part of their identity.
     """
+    tolerances: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that only judge the work, such as how much of it may fail, and never change it.
+
+    They are part of the identity of the result, but checkpoints that were made under other values are good.
+    """
     Inputs: type[InputsT]
     Outputs: type[OutputsT]
 
@@ -130,6 +135,7 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
             resources=self.resources,
             deterministic=self.deterministic,
             frugality=self.frugality,
+            tolerances=self.tolerances,
         )
 
 
@@ -145,6 +151,7 @@ class Signature:
     resources: Resources = field(default_factory=Resources)
     deterministic: bool = True
     frugality: str | None = None
+    tolerances: frozenset[str] = frozenset()
 
     @property
     def reference(self) -> str:

@@ -35,8 +35,8 @@ class Registry:
         """Register one operator.
 
         Raises:
-            ValueError: another operator has that name and version, or its ``frugality`` is not an integer
-                input with a default and a maximum.
+            ValueError: another operator has that name and version, its ``frugality`` is not an integer
+                input with a default and a maximum, or its ``tolerances`` are not inputs.
         """
         if operator.frugality is not None:
             port = operator.signature.inputs.get(operator.frugality)
@@ -45,6 +45,8 @@ class Registry:
                     f"{operator.reference}: frugality names {operator.frugality!r}, which is no integer "
                     "input with a default and a maximum"
                 )
+        for name in operator.tolerances - operator.signature.inputs.keys():
+            raise ValueError(f"{operator.reference}: tolerances name {name!r}, which is no input")
         known = self._operators.setdefault(operator.reference, operator)
         if type(known) is not type(operator):
             raise ValueError(

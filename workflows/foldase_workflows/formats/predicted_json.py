@@ -54,7 +54,7 @@ def read_pae(path: Path) -> NDArray[np.float32]:
         document = json.loads(path.read_text(encoding="utf-8"))
         found = document[0] if isinstance(document, list) else document
         pae = np.asarray(found["predicted_aligned_error"], dtype=np.float32)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise _no_pae(path, f"{type(error).__name__}: {error}") from error
     if pae.ndim != 2 or pae.shape[0] != pae.shape[1] or not pae.size or not (pae >= 0).all():
         raise _no_pae(path, f"the errors have the shape {pae.shape} or are negative")

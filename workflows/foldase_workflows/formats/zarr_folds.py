@@ -259,7 +259,14 @@ class FoldSet:
         listed: list[Any] = self._tree.attribute("structures", list)
         if not listed:
             raise BadInput("the tree holds no structures", code="empty", location=Location(file=path.name))
-        self.entries = [FoldEntry(**row) for row in listed]
+        try:
+            self.entries = [FoldEntry(**row) for row in listed]
+        except TypeError as error:
+            raise BadInput(
+                f"a structure is not listed as it should be: {error}",
+                code="bad_attribute",
+                location=Location(file=path.name, record="structures"),
+            ) from error
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foldase_workflows.contracts import Ports
 from foldase_workflows.contracts.ports import (
@@ -69,6 +69,13 @@ class FoldInputs(Ports):
     frugality: Annotated[
         int, Field(ge=0, le=MOST_FRUGAL, description="Plans more frugal than the first that fits")
     ] = 0
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("the same seed twice gives the same structure twice: name each once")
+        return seeds
 
     @property
     def extras(self) -> tuple[Extra, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from foldase_workflows.contracts import BadInput, StepContext
 
@@ -41,7 +41,7 @@ def may_fail(failed: int, total: int, allowed: float) -> bool:
 
 
 def check_failures(
-    failed: Mapping[str, BaseException],
+    failed: Sequence[tuple[str, BaseException]],
     total: int,
     context: StepContext,
     *,
@@ -51,7 +51,7 @@ def check_failures(
     """Tell what failed, and end the step where records are missing that may not be.
 
     Args:
-        failed: errors by record.
+        failed: names and errors of records; names may repeat.
         total: records in all.
         context: for the log.
         allowed: share of records that may fail; a step without any finished record always fails.
@@ -61,25 +61,25 @@ def check_failures(
         BadInput: more failed than may.
         MemoryError, RuntimeError: one ran out of memory, and may be tried again.
     """
-    for name, error in failed.items():
+    for name, error in failed:
         context.log(f"record {name}: {error}", level="error")
-    for error in failed.values():
+    for _, error in failed:
         if not isinstance(error, BadInput) and may_try_again:
             raise error
     enough = len(failed) < total and may_fail(len(failed), total, allowed)
     if not failed or enough:
         return
-    first = next(iter(failed.values()))
+    first = failed[0][1]
     if total == 1 or not isinstance(first, BadInput):
         raise first
-    codes = {name: getattr(error, "code", "out_of_memory") for name, error in failed.items()}
-    named = ", ".join(f"{name} ({code})" for name, code in list(codes.items())[:_NAMED])
+    codes = [getattr(error, "code", "out_of_memory") for _, error in failed]
+    named = ", ".join(f"{name} ({code})" for (name, _), code in zip(failed[:_NAMED], codes, strict=False))
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
     rest = total - len(failed)
     kept = f"; with allow_failures the {rest} others are handed on without these" if rest else ""
     raise BadInput(
         f"{len(failed)} of {total} records failed: {named}{more}; the first: {first.message}",
-        code=first.code if len(set(codes.values())) == 1 else "records_failed",
+        code=first.code if len(set(codes)) == 1 else "records_failed",
         location=first.location,
         hint=f"{first.hint or 'see the log'}{kept}",
     )

@@ -127,8 +127,7 @@ class EsmContacts(Operator[ContactsInputs, ContactsOutputs]):
             _predict(model, result, inputs, context, writer, (number, len(good)))
             if result.error is not None:
                 let_go()
-        # By key: records at fault may share a name, and each of them counts.
-        failed = {result.key: result.error for result in results if result.error is not None}
+        failed = [(result.name, result.error) for result in results if result.error is not None]
         check_failures(failed, len(results), context, allowed=inputs.allow_failures, may_try_again=False)
         writer.complete(
             method="ESM-2 attention",

@@ -31,6 +31,7 @@ class PredictFold(Operator[FoldInputs, FoldOutputs]):
     family = "torch"
     resources = Resources(cpu=2.0)
     frugality: ClassVar[str | None] = "frugality"
+    tolerances: ClassVar[frozenset[str]] = frozenset({"allow_failures"})
     Inputs = FoldInputs
     Outputs = FoldOutputs
 
@@ -48,7 +49,7 @@ class PredictFold(Operator[FoldInputs, FoldOutputs]):
         work = FoldingWork(inputs, context, jobs)
         with model_errors("weights"):
             work.fold()
-        failed = {job.name: job.error for job in jobs if job.error is not None}
+        failed = [(job.name, job.error) for job in jobs if job.error is not None]
         check_failures(
             failed,
             len(jobs),
