@@ -17,7 +17,9 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ from foldase_workflows.formats.letters import GAP, LETTERS
 
 MIN_SEPARATION, CUTOFF = 6, 8.0
 SHUFFLES = 5
+SHUFFLED = "model, shuffled columns"
 NATURAL_LIKE = FamilyConfig(
     alphabet=20,
     length=60,
@@ -145,18 +148,22 @@ def _report_validation(step: int, values: Any) -> None:
     say(f"held back at step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
 
 
-def classical(msa: NDArray[np.uint8], weights: NDArray[np.float32], *, slow: bool) -> Maps:
-    """Scores of the methods that learn nothing, with the defaults of the code."""
-    found: Maps = {
-        "MI + APC": average_product_correction(
-            mutual_information(msa, len(LETTERS), weights, skip_letter=GAP)
-        ),
-        "mean-field": couple(msa, len(LETTERS), weights, method="mean_field", skip_letter=GAP).scores,
-    }
-    if slow:
-        fit = couple(msa, len(LETTERS), weights, method="pseudolikelihood", skip_letter=GAP)
-        found["pseudolikelihood" if fit.converged else "pseudolikelihood (not converged)"] = fit.scores
-    return found
+def classical(msa: NDArray[np.uint8], weights: NDArray[np.float32], method: str) -> NDArray[np.floating]:
+    """Scores of a method that learns nothing, with the defaults of the code."""
+    if method == "MI + APC":
+        information = mutual_information(msa, len(LETTERS), weights, skip_letter=GAP)
+        return average_product_correction(information)
+    if method == "mean-field":
+        return couple(msa, len(LETTERS), weights, method="mean_field", skip_letter=GAP).scores
+
+    def report(iteration: int, _: float, relative_gradient: float) -> None:
+        if iteration % 10 == 0:
+            say(f"pseudolikelihood, iteration {iteration}: relative gradient {relative_gradient:.1e}")
+
+    fit = couple(msa, len(LETTERS), weights, method="pseudolikelihood", skip_letter=GAP, report=report)
+    if not fit.converged:
+        raise SystemExit("the pseudolikelihood did not converge")
+    return fit.scores
 
 
 def predicted(
@@ -171,11 +178,12 @@ def on_simulated(model: ContactModel, unseen: list[TrainingFamily], prior: Separ
     """Mean precision, with 95 % intervals over families."""
     reached: dict[str, list[dict[str, float]]] = {}
     for family in unseen:
-        maps = classical(family.msa, sequence_weights(family.msa), slow=False)
+        weights = sequence_weights(family.msa)
+        maps = {name: classical(family.msa, weights, name) for name in ("MI + APC", "mean-field")}
         maps["prior"] = prior.scores(family.length)
         maps["model"] = predict_contacts(model, family.msa, pairs=family.pairs).contact_probability
         shuffled = shuffle_columns(family.msa, np.random.default_rng(family.length))
-        maps["model, shuffled columns"] = predicted(model, shuffled)
+        maps[SHUFFLED] = predicted(model, shuffled)
         for name, scores in maps.items():
             reached.setdefault(name, []).append(
                 contact_precision(scores, family.contacts, min_separation=MIN_SEPARATION)
@@ -187,7 +195,7 @@ def on_simulated(model: ContactModel, unseen: list[TrainingFamily], prior: Separ
 
 
 def on_real(args: argparse.Namespace, model: ContactModel, prior: SeparationPrior) -> Any:
-    """Precision on the alignment, and the means over shuffled copies of it."""
+    """Precision on the alignment, and the mean over copies of it with shuffled columns."""
     from foldase_workflows.formats.alignments import read_alignment
     from foldase_workflows.formats.structures import read_chain
 
@@ -200,21 +208,26 @@ def on_real(args: argparse.Namespace, model: ContactModel, prior: SeparationPrio
     distance = np.linalg.norm(chain.beta[:, None] - chain.beta[None], axis=-1)
     contacts = (distance < CUTOFF).astype(np.uint8)
 
-    def precision(scores: NDArray[np.floating]) -> dict[str, float]:
-        return contact_precision(scores, contacts, min_separation=MIN_SEPARATION)
+    kept = args.work / "real.json"
+    reached: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
 
-    reached = {"model": precision(predicted(model, msa, weights))}
-    reached |= {name: precision(scores) for name, scores in classical(msa, weights, slow=True).items()}
-    reached["prior"] = precision(prior.scores(msa.shape[1]))
-    shuffled = []
+    def measure(name: str, scores: Callable[[], NDArray[np.floating]]) -> None:
+        if name not in reached:
+            reached[name] = contact_precision(scores(), contacts, min_separation=MIN_SEPARATION)
+            kept.write_text(json.dumps(reached, indent=1))
+        say(f"{name}: " + ", ".join(f"{cut} {value:.3f}" for cut, value in reached[name].items()))
+
+    measure("model", lambda: predicted(model, msa, weights))
+    measure("mean-field", lambda: classical(msa, weights, "mean-field"))
+    measure("MI + APC", lambda: classical(msa, weights, "MI + APC"))
+    measure("prior", lambda: prior.scores(msa.shape[1]))
     for number in range(SHUFFLES):
         rows = shuffle_columns(msa, np.random.default_rng([args.seed, number]))
-        shuffled.append(precision(predicted(model, rows)))
-        say(f"shuffled copy {number + 1} of {SHUFFLES}")
-    reached["model, shuffled columns"] = {
-        cut: float(np.mean([one[cut] for one in shuffled])) for cut in shuffled[0]
-    }
-    return reached
+        measure(f"{SHUFFLED} {number + 1}", partial(predicted, model, rows))
+    measure("pseudolikelihood", lambda: classical(msa, weights, "pseudolikelihood"))
+    copies = [reached.pop(name) for name in sorted(reached) if name.startswith(SHUFFLED)]
+    mean = {cut: float(np.mean([copy[cut] for copy in copies])) for cut in copies[0]}
+    return {**reached, SHUFFLED: mean}
 
 
 def table(reached: Any) -> str:
