@@ -34,7 +34,7 @@ test: install
 verify: install
 	@$(BIN)/python -c "from foldase_kernels.compiling.toolchain import find_nvcc; find_nvcc()" 2>/dev/null || \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cuda-build]'
-	$(BIN)/python -m pytest -v -m verify $(if $(ROOM),tests/$(ROOM))
+	$(BIN)/python -m pytest -v -n 2 --dist loadgroup -m verify $(if $(ROOM),tests/$(ROOM))
 
 bench: install
 	$(BIN)/python benchmarks/scheduler.py
