@@ -115,4 +115,4 @@ def test_a_plan_of_files_that_only_this_machine_has_knows_the_size_of_weights(
     size = fold["with"]["weights"]["$artifact"]["size"]
     assert fold["estimate"]["memory_bytes"] == planned["memory_bytes"] == 2 * size > 0
     assert f"peak memory {show_bytes(2 * size)}" in command(*arguments).out
-    assert "no memory known" in command("plan", "greet.yaml").out
+    assert "no memory known" in command("plan", "greet.yaml", "-i", "name=somebody never greeted").out
