@@ -111,6 +111,7 @@ def test_modified_residues_alternatives_ligands_and_models(tmp_path):
         (CIF.replace(" GLY A 1 1 ? 1.0", " GLY A 1 1 ? nan"), "cif_coordinates", FIRST_ATOM_LINE),
         (CIF.replace("7.0 8.0 9.0", "7.0 inf 9.0"), "cif_coordinates", FIRST_ATOM_LINE + 3),
         (CIF.replace("7.0 8.0 9.0", "7.0 ? 9.0"), "cif_coordinates", FIRST_ATOM_LINE + 3),
+        (CIF.replace("7.0 8.0 9.0", "7.0 1e39 9.0"), "cif_coordinates", FIRST_ATOM_LINE + 3),
         (CIF.replace("14.0 21 X", "14.0 twenty X"), "cif_syntax", FIRST_ATOM_LINE + 4),
         (CIF_HEAD + "\n".join(CIF_ATOMS)[:-11], "cif_loop", FIRST_ATOM_LINE + 8),
         (CIF.replace("1 4 XYZ\n", "1 4\n"), "cif_loop", None),

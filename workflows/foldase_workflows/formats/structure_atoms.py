@@ -21,6 +21,8 @@ from foldase_workflows.formats.text import LineReader
 
 BACKBONE = frozenset({"N", "CA", "C", "CB"})
 """What is read where no other names are asked for; C-beta counts with them."""
+FARTHEST = 1e6
+"""A; beyond it float32, in which coordinates are kept, is coarser than a sixteenth of an A."""
 _UNSET = frozenset({".", "?"})
 
 
@@ -272,6 +274,10 @@ class _CifAtoms:
         if not math.isfinite(value):
             raise self._error(
                 "cif_coordinates", f"the coordinate {column[row][:20]!r} is no finite number", row
+            )
+        if abs(value) > FARTHEST:
+            raise self._error(
+                "cif_coordinates", f"the coordinate {column[row][:20]!r} is more than {FARTHEST:,.0f} A", row
             )
         return value
 
