@@ -27,7 +27,7 @@ lint: install
 	$(BIN)/python -m pytest -q -m "not verify" tests/house
 
 test: install
-	$(BIN)/python -m pytest -q -n 4 --dist loadgroup --no-loadscope-reorder --durations 30 -m "not verify"
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup --no-loadscope-reorder --durations 30 -m "not verify"
 
 # The long checks: all of them, or one room's, for example `make verify ROOM=scheduler`.
 # They compile CUDA sources; where the system has no nvcc, it comes from PyPI's wheels.
