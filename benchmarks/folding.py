@@ -10,7 +10,8 @@ with our modules in it (``foldase_models.inject``), "ours" our model with its ex
 Times are of one process: a round runs all systems one after the other, each round in another order; a ratio
 is taken within a round and its median counts. Memory is counted twice, above weights and inputs, with
 results: by a tracker of tensors, and as the growth of the resident memory of a fresh process. Systems that
-disagree at a small size are not measured; the peer is left out where it would not fit.
+disagree at a small size are not measured; the peer is left out where it would not fit. A run that was stopped
+goes on from its JSON file.
 """
 
 from __future__ import annotations
@@ -193,15 +194,37 @@ def measure_times(
 
 
 def compare(
-    size: int, options: argparse.Namespace, models: tuple[EsmForProteinFolding, EsmFold]
-) -> list[Figure]:
-    """All systems at one size."""
+    size: int,
+    options: argparse.Namespace,
+    models: tuple[EsmForProteinFolding, EsmFold],
+    figures: list[Figure],
+    keep: Callable[[], None],
+) -> None:
+    """Add to the figures what is not known yet of all systems at one size; keep each as soon as it is."""
     systems = [system for system in options.systems if fits(system, size)]
-    figures = measure_times(size, systems, options.rounds, models)
-    for system, figure in figures.items():
+    known = {one.system: one for one in figures if one.size == size}
+    if not known.keys() >= set(systems):
+        # Times are compared within rounds, so those of one size are taken together or not at all.
+        figures[:] = [one for one in figures if one.size != size]
+        known = measure_times(size, systems, options.rounds, models)
+        figures += known.values()
+        keep()
+    for system in systems:
         for kind in options.memory:
-            setattr(figure, kind, measure_memory(system, size, options, kind))
-    return list(figures.values())
+            if not getattr(known[system], kind):
+                setattr(known[system], kind, measure_memory(system, size, options, kind))
+                keep()
+
+
+def earlier(options: argparse.Namespace) -> list[Figure]:
+    """What a stopped run with the same blocks and threads left in the JSON file."""
+    if options.json is None or not options.json.exists():
+        return []
+    record = json.loads(options.json.read_text())
+    if record["blocks"] != options.blocks or record["machine"]["threads"] != options.threads:
+        return []
+    print(f"going on from {options.json}")
+    return [Figure(**one) for one in record["figures"]]
 
 
 def paired(own: Sequence[float], other: Sequence[float]) -> float:
@@ -293,14 +316,17 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     if where["load"] > 0.5:
         print(f"the machine is busy (load {where['load']}): ratios hold better than times, neither well")
-    figures: list[Figure] = []
-    for size in options.sizes:
-        figures += compare(size, options, models)
-        shown = "\n".join([table(figures), "", *(f"- {line}" for line in verdicts(figures))])
-        print(shown, flush=True)
+    figures = earlier(options)
+
+    def keep() -> None:
         if options.json:
             record = {"machine": where, "blocks": options.blocks, "figures": [asdict(one) for one in figures]}
             options.json.write_text(json.dumps(record, indent=1) + "\n")
+
+    for size in options.sizes:
+        compare(size, options, models, figures, keep)
+        shown = "\n".join([table(figures), "", *(f"- {line}" for line in verdicts(figures))])
+        print(shown, flush=True)
         if options.markdown:
             options.markdown.write_text(shown + "\n")
 
