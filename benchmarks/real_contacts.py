@@ -45,7 +45,7 @@ from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.metrics import bootstrap_mean, contact_precision
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, pairs_for, train_contacts
-from foldase_models.training import TrainingConfig
+from foldase_models.training import CheckpointConfig, TrainingConfig
 from foldase_workflows.formats.letters import GAP, LETTERS
 
 MIN_SEPARATION, CUTOFF = 6, 8.0
@@ -119,7 +119,9 @@ def train(args: argparse.Namespace, training: list[TrainingFamily]) -> ContactMo
             min_separation=MIN_SEPARATION,
         )
         recipe = ContactRecipe(
-            training=TrainingConfig(steps=args.steps, seed=args.seed, checkpoint_seconds=30.0),
+            training=TrainingConfig(
+                steps=args.steps, seed=args.seed, checkpoint=CheckpointConfig(seconds=30.0)
+            ),
             families_per_step=args.batch,
             cropping=Cropping(smallest=48, largest=72, rows=8, fewest_rows=2, shuffled=0.0),
             validation=16,

@@ -18,7 +18,7 @@ from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.planning import parameter_count
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts, validate
-from foldase_models.training import TrainingConfig
+from foldase_models.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 TINY = ContactModelConfig(
     letters="ARND-",
@@ -44,7 +44,11 @@ def make_families(count, seed=5):
 
 def recipe_of(steps, **changes):
     settings = {
-        "training": TrainingConfig(steps=steps, warmup_steps=10, learning_rate=1e-2),
+        "training": TrainingConfig(
+            steps=steps,
+            optimizer=OptimizerConfig(learning_rate=1e-2),
+            schedule=ScheduleConfig(warmup_steps=10),
+        ),
         "families_per_step": 2,
         "cropping": Cropping(smallest=10, largest=14, fewest_rows=2, rows=8),
         "validation": 0,

@@ -17,7 +17,13 @@ from foldase_models.folding.contacts import ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily
 from foldase_models.metrics import contact_precision
 from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts, validate
-from foldase_models.training import CheckpointStore, TrainingConfig
+from foldase_models.training import (
+    CheckpointConfig,
+    CheckpointStore,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
 
 TINY = ContactModelConfig(
     letters="ARND",
@@ -37,9 +43,19 @@ def make_families(count, length=16, seed=5):
     return [TrainingFamily(f"f{f.index}", f.letters, f.coords, f.contacts) for f in made]
 
 
+def training_of(steps, **changes):
+    return TrainingConfig(
+        steps=steps,
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        schedule=ScheduleConfig(warmup_steps=10),
+        checkpoint=CheckpointConfig(seconds=0.0),
+        **changes,
+    )
+
+
 def recipe_of(steps, **changes):
     settings = {
-        "training": TrainingConfig(steps=steps, warmup_steps=10, checkpoint_seconds=0.0, learning_rate=1e-2),
+        "training": training_of(steps),
         "families_per_step": 2,
         "cropping": Cropping(smallest=10, fewest_rows=8, rows=48, shuffled=0.2),
         "validation": 0,
@@ -121,9 +137,7 @@ def test_seeds_differ_and_repeat():
     families = make_families(3)
     first, _ = train_contacts(families, TINY, recipe_of(3))
     again, _ = train_contacts(families, TINY, recipe_of(3))
-    other, _ = train_contacts(
-        families, TINY, recipe_of(3, training=TrainingConfig(steps=3, warmup_steps=10, seed=1))
-    )
+    other, _ = train_contacts(families, TINY, recipe_of(3, training=training_of(3, seed=1)))
     name = "contact_head.linear.weight"
     assert torch.equal(first.state_dict()[name], again.state_dict()[name])
     assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
@@ -183,7 +197,7 @@ def test_a_killed_process_is_continued_to_the_same_model(tmp_path):
             time.sleep(0.01)
         process.kill()
         process.wait()
-        reached = CheckpointStore(tmp_path).load_latest().step
+        reached = CheckpointStore(tmp_path).steps()[0]
         assert reached > 0
     first = []
     continued, _ = train_contacts(

@@ -26,6 +26,7 @@ from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
 from foldase_models.training.checkpoints import CheckpointStore
 from foldase_models.training.config import TrainingConfig
+from foldase_models.training.results import check_parts, take_weights
 from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
 
 _BATCHES, _RECYCLES, _INIT = 1, 2, 3
@@ -38,7 +39,7 @@ class ContactRecipe:
 
     Attributes:
         training: steps, rates, checkpoints.
-        families_per_step: examples of a batch.
+        families_per_step: examples of a batch, shared out evenly over its parts.
         cropping: how examples are cut.
         validation: families held back, at most a fifth of all.
         validate_every: steps between looks at them.
@@ -50,9 +51,12 @@ class ContactRecipe:
     validation: int = 8
     validate_every: int = 100
 
+    def __post_init__(self) -> None:
+        check_parts("families_per_step", self.families_per_step, self.training)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "training": self.training.to_json()}
+        return {**asdict(self), "training": self.training.result_fields()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ def train_contacts(
     model = _new_model(config, recipe.training.seed)
     store = None
     if checkpoints is not None:
-        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoints_kept)
+        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoint.kept)
     run = _Run(model, seen, recipe)
     trainer = Trainer(model, run.loss, run.batch, recipe.training, store)
 
@@ -116,9 +120,11 @@ def train_contacts(
                 watcher.validation(report.step, validate(model, unseen))
 
     summary = trainer.run(on_step)
-    trainer.load_average()
+    with trainer.averaged():
+        final = validate(model, unseen) if unseen else {}
+    take_weights(model, trainer.result())
+    trainer.close()
     model.eval()
-    final = validate(model, unseen) if unseen else {}
     watcher.validation(summary.steps, final)
     return model, _record(model, recipe, (len(seen), held_back), summary, final)
 
@@ -155,18 +161,18 @@ class _Run:
         self.model, self.families, self.recipe = model, families, recipe
         self.seed = recipe.training.seed
 
-    def batch(self, step: int) -> Batch:
-        """The examples of a step."""
+    def batch(self, number: int) -> Batch:
+        """The examples of a part of a step's batch."""
         return make_batch(
             self.families,
-            self.recipe.families_per_step,
+            self.recipe.families_per_step // self.recipe.training.micro_batches,
             self.model.config.sequences,
             self.recipe.cropping,
-            np.random.default_rng([self.seed, _BATCHES, step]),
+            np.random.default_rng([self.seed, _BATCHES, number]),
         )
 
     def loss(self, batch: Batch, step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """Forward with a random number of recycles, as in AlphaFold 2 (supplement 1.11.8)."""
+        """Forward with a random number of recycles, alike in all parts (AlphaFold 2, supplement 1.11.8)."""
         draws = np.random.default_rng([self.seed, _RECYCLES, step])
         recycles = int(draws.integers(0, self.model.config.recycles + 1))
         if self.model.config.inputs == "couplings":

@@ -25,7 +25,13 @@ from foldase_models.metrics import AllAtoms, compare_structures
 from foldase_models.recipes.folding_data import TrainingStructure, check_structures, draw_crop
 from foldase_models.recipes.folding_models import Draw, Trainee
 from foldase_models.training.checkpoints import CheckpointStore
-from foldase_models.training.config import TrainingConfig
+from foldase_models.training.config import (
+    CheckpointConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainingConfig,
+)
+from foldase_models.training.results import check_parts, take_weights
 from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
 
 SHOWN = ("lddt", "lddt_alpha", "tm_score", "rmsd_alpha")
@@ -36,16 +42,18 @@ _EXAMPLES = 1
 """The stream of random numbers that steps draw from."""
 
 
-def published_training(**changes: Any) -> TrainingConfig:
+def published_training(
+    *, learning_rate: float = 1e-3, warmup_steps: int = 50, **changes: Any
+) -> TrainingConfig:
     """Rates as in Jumper et al. 2021, supplement 1.11.3, but that a step's gradients are clipped together."""
     start: dict[str, Any] = {
-        "learning_rate": 1e-3,
-        "betas": (0.9, 0.999),
-        "epsilon": 1e-6,
-        "weight_decay": 0.0,
+        "optimizer": OptimizerConfig(
+            learning_rate=learning_rate, betas=(0.9, 0.999), epsilon=1e-6, weight_decay=0.0
+        ),
+        "schedule": ScheduleConfig(warmup_steps=warmup_steps),
         "clip_norm": 0.1,
         "average_decay": 0.999,
-        "checkpoint_seconds": 30.0,
+        "checkpoint": CheckpointConfig(seconds=30.0),
     }
     return TrainingConfig(**(start | changes))
 
@@ -58,8 +66,8 @@ class FoldingRecipe:
         training: steps, rates, average, checkpoints.
         losses: how much each counts.
         crop: residues of an example at most.
-        structures_per_step: examples whose mean loss makes a step.
-        recycles: at most; a step draws how many, all equally likely.
+        structures_per_step: examples whose mean loss makes a step, shared out evenly over its parts.
+        recycles: at most; a step draws how many for all its examples, all numbers equally likely.
         hidden_share: of residues whose type is hidden and learned, by models that read one sequence.
         validation: structures held back, at most a fifth of all.
         validate_every: steps between looks at them.
@@ -86,12 +94,13 @@ class FoldingRecipe:
                 raise ModelError(
                     f"{name} must be at least {smallest}, got {getattr(self, name)}", code="bad_config"
                 )
+        check_parts("structures_per_step", self.structures_per_step, self.training)
         if not 0 <= self.hidden_share < 1:
             raise ModelError(f"hidden_share must lie in 0 to 1, got {self.hidden_share}", code="bad_config")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "training": self.training.to_json()}
+        return {**asdict(self), "training": self.training.result_fields()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ def train_folding(
     seen, unseen = structures[:split], structures[split:]
     store = None
     if checkpoints is not None:
-        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoints_kept)
+        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoint.kept)
     run = _Run(trainee, seen, recipe)
     trainer = Trainer(trainee.model, run.loss, run.batch, recipe.training, store)
 
@@ -160,9 +169,11 @@ def train_folding(
 
     with working_set(recipe.options.group_bytes):
         summary = trainer.run(on_step)
-        trainer.load_average()
+        with trainer.averaged():
+            found = fold_all(trainee, unseen or seen[:LOOKED_AT], recipe)
+        take_weights(trainee.model, trainer.result())
+        trainer.close()
         trainee.model.eval()
-        found = fold_all(trainee, unseen or seen[:LOOKED_AT], recipe)
     if unseen:
         watcher.validation(summary.steps, mean_scores(found))
     return found, _record(trainee, recipe, (len(seen), held_back), summary, found)
@@ -220,18 +231,20 @@ class _Run:
         self.trainee, self.structures, self.recipe = trainee, structures, recipe
         self.device = next(trainee.model.parameters()).device
 
-    def batch(self, step: int) -> list[_Example]:
+    def batch(self, number: int) -> list[_Example]:
         """Structures in an order that is drawn anew for each round through all of them."""
         recipe, count = self.recipe, len(self.structures)
+        parts = recipe.training.micro_batches
+        size = recipe.structures_per_step // parts
+        step_seed = (recipe.training.seed, _EXAMPLES, 2, number // parts)
+        recycles = int(np.random.default_rng(step_seed).integers(recipe.recycles + 1))
         examples = []
-        for slot in range(recipe.structures_per_step):
-            number = step * recipe.structures_per_step + slot
-            lap = np.random.default_rng([recipe.training.seed, _EXAMPLES, 0, number // count])
-            known = self.structures[int(lap.permutation(count)[number % count])]
-            seed = (recipe.training.seed, _EXAMPLES, 1, number)
+        for slot in range(number * size, (number + 1) * size):
+            lap = np.random.default_rng([recipe.training.seed, _EXAMPLES, 0, slot // count])
+            known = self.structures[int(lap.permutation(count)[slot % count])]
+            seed = (recipe.training.seed, _EXAMPLES, 1, slot)
             rng = np.random.default_rng(seed)
             start, length = draw_crop(known, recipe.crop, rng)
-            recycles = int(rng.integers(recipe.recycles + 1))
             clamped = float(rng.random() < recipe.losses.clamped_share)
             draw = Draw(seed, recycles, recipe.hidden_share)
             examples.append(_Example(known.cropped(start, length), draw, clamped))

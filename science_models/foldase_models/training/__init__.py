@@ -1,4 +1,4 @@
-"""How models are trained: loop, schedule, averages, checkpoints. Plain torch, nothing about any one model."""
+"""How models are trained: loop, ZeRO, offload, checkpoints. Plain torch, nothing about any one model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,44 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from foldase_models.training.checkpoints import CheckpointStore
-    from foldase_models.training.config import TrainingConfig
+    from foldase_models.training.config import (
+        CheckpointConfig,
+        LimitsConfig,
+        OffloadConfig,
+        OptimizerConfig,
+        ScheduleConfig,
+        TrainingConfig,
+    )
+    from foldase_models.training.ranks import Ranks
     from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
 
 _HOMES = {
+    "CheckpointConfig": "config",
     "CheckpointStore": "checkpoints",
+    "LimitsConfig": "config",
+    "OffloadConfig": "config",
+    "OptimizerConfig": "config",
+    "Ranks": "ranks",
+    "ScheduleConfig": "config",
     "StepReport": "trainer",
     "Trainer": "trainer",
     "TrainingConfig": "config",
     "TrainingSummary": "trainer",
 }
 
-__all__ = ["CheckpointStore", "StepReport", "Trainer", "TrainingConfig", "TrainingSummary"]
+__all__ = [
+    "CheckpointConfig",
+    "CheckpointStore",
+    "LimitsConfig",
+    "OffloadConfig",
+    "OptimizerConfig",
+    "Ranks",
+    "ScheduleConfig",
+    "StepReport",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingSummary",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -20,17 +20,17 @@ import torch
 from safetensors.torch import load, save
 
 from foldase_models.errors import ModelError
+from foldase_models.training.shards import FlatShard
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"step-(\d{10})\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What was saved: ``tensors`` by name, and plain values that need no tensor."""
+class Found:
+    """What was loaded besides the tensors: the step, and plain values."""
 
     step: int
-    tensors: dict[str, torch.Tensor]
     values: dict[str, Any]
 
 
@@ -43,20 +43,22 @@ class CheckpointStore:
         self.kept = kept
         folder.mkdir(parents=True, exist_ok=True)
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(
+        self, step: int, state: Mapping[str, FlatShard], values: Mapping[str, Any], *, wait: bool = True
+    ) -> None:
         """Write a checkpoint; it counts once this has returned. Older ones beyond ``kept`` are removed.
 
         Raises:
             OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
-        raw = save({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()})
+        raw = save({key: shard.read().contiguous() for key, shard in state.items()})
         described = {
             "format": FORMAT,
-            "step": checkpoint.step,
+            "step": step,
             "sha256": hashlib.sha256(raw).hexdigest(),
-            "values": checkpoint.values,
+            "values": dict(values),
         }
-        stem = f"step-{checkpoint.step:010d}"
+        stem = f"step-{step:010d}"
         write_durably(self.folder / f"{stem}.safetensors", raw)
         write_durably(self.folder / f"{stem}.json", json.dumps(described, sort_keys=True).encode())
         self._remove_old()
@@ -66,15 +68,23 @@ class CheckpointStore:
         found = (_NAME.match(path.name) for path in self.folder.iterdir())
         return sorted((int(match.group(1)) for match in found if match), reverse=True)
 
-    def load_latest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies, None where there is none."""
+    def load_latest(self, state: Mapping[str, FlatShard]) -> Found | None:
+        """Write the newest checkpoint that verifies into the shards; None where there is none.
+
+        Raises:
+            ModelError: ``bad_checkpoint``: it is of another model, and which keys differ; nothing is written.
+        """
         for step in self.steps():
-            checkpoint = self._load(step)
-            if checkpoint is not None:
-                return checkpoint
+            found = self._load(step)
+            if found is not None:
+                tensors, values = found
+                _check_keys({k: t.numel() for k, t in tensors.items()}, state)
+                for key, shard in state.items():
+                    shard.write(tensors[key])
+                return Found(step, values)
         return None
 
-    def _load(self, step: int) -> Checkpoint | None:
+    def _load(self, step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         stem = f"step-{step:010d}"
         try:
             described = json.loads((self.folder / f"{stem}.json").read_bytes())
@@ -83,7 +93,7 @@ class CheckpointStore:
             return None
         if described.get("format") != FORMAT or hashlib.sha256(raw).hexdigest() != described.get("sha256"):
             return None
-        return Checkpoint(step, load(raw), described["values"])
+        return load(raw), described["values"]
 
     def _remove_old(self) -> None:
         for step in self.steps()[self.kept :]:
@@ -112,13 +122,13 @@ def write_durably(path: Path, raw: bytes) -> None:
         os.close(folder)
 
 
-def subset(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose name begins with ``prefix``, without it.
-
-    Raises:
-        ModelError: there is none: the checkpoint is another program's.
-    """
-    found = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    if not found:
-        raise ModelError(f"the checkpoint has no tensors under {prefix!r}", code="bad_checkpoint")
-    return found
+def _check_keys(found: Mapping[str, int], state: Mapping[str, FlatShard]) -> None:
+    wrong = sorted(
+        {key for key in found.keys() | state.keys() if key not in state or found.get(key) != state[key].numel}
+    )
+    if wrong:
+        raise ModelError(
+            f"the checkpoint belongs to another model: {len(wrong)} tensors differ, first {wrong[0]!r}",
+            code="bad_checkpoint",
+            hint="start in another folder, or with the model that the checkpoint was made with",
+        )

@@ -1,8 +1,9 @@
-"""The training loop: batch, loss, gradients, clipping, AdamW, average, checkpoint.
+"""The training loop: batch, loss, gradients, clipping, optimizer, average, checkpoint.
 
-A run is a function of its configuration and of ``batch_of(step)``: what data a step sees depends on its
-number only, so the data position of a checkpoint is the step itself, and a run continued from a checkpoint
-takes the very steps an uninterrupted one takes.
+A run is a function of its configuration and of ``batch_of(number)``: what data a part of a batch sees and
+what dropout draws depend on its number only, so the data position of a checkpoint is the step itself, a run
+continued from a checkpoint takes the very steps an uninterrupted one takes, and the number of processes
+that share the parts out makes no difference beyond rounding.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
 
 from foldase_models.errors import ModelError
-from foldase_models.training.checkpoints import Checkpoint, CheckpointStore, subset
+from foldase_models.training.checkpoints import CheckpointStore
+from foldase_models.training.clock import Clock
+from foldase_models.training.collectives import Collectives
 from foldase_models.training.config import TrainingConfig, average_decay, learning_rate
+from foldase_models.training.engines import make_engine
+from foldase_models.training.ledger import Ledger
+from foldase_models.training.ranks import Ranks
+from foldase_models.training.surroundings import Surroundings, Update
 
 CURVE_POINTS = 200
 """Points of the loss curve that a run keeps."""
+_SEEDS = 2**63
 
 BatchT = TypeVar("BatchT")
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
@@ -32,13 +40,30 @@ class Loss(Protocol[BatchT_contra]):
     """Computes the loss of a batch, and the numbers to report with it."""
 
     def __call__(self, batch: BatchT_contra, step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The scalar to minimise and named scalars; ``step`` for whatever is drawn at random."""
+        """The scalar to minimise and named scalars; ``step`` for whatever must be alike on all ranks."""
         ...
+
+
+class TrainingStopped(Exception):
+    """Someone asked the training to stop; what it did lies in its last checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What is known after a step. ``step`` counts steps done, from 1; ``values`` are the loss's numbers."""
+    """What is known after a step, the same on all ranks but for memory and times, which are this rank's.
+
+    Attributes:
+        step: steps done, from 1.
+        steps: of the whole run.
+        loss: mean over the parts of the batch.
+        learning_rate: of this step.
+        gradient_norm: before clipping.
+        seconds: wall time of the step.
+        values: the loss's numbers, means over the parts.
+        memory: bytes by tier.
+        traffic: bytes that this rank sent to the others in this step.
+        times: seconds by kind of work, see :class:`foldase_models.training.clock.Clock`.
+    """
 
     step: int
     steps: int
@@ -47,6 +72,21 @@ class StepReport:
     gradient_norm: float
     seconds: float
     values: Mapping[str, float]
+    memory: Mapping[str, int] = field(default_factory=dict)
+    traffic: float = 0.0
+    times: Mapping[str, float] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """All of it as the points of curves."""
+        return {
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "gradient_norm": self.gradient_norm,
+            **self.values,
+            **{f"{tier}_bytes": float(size) for tier, size in self.memory.items()},
+            "communicated_bytes": self.traffic,
+            **self.times,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +109,7 @@ class TrainingSummary:
 
 
 class Trainer(Generic[BatchT]):
-    """Trains one model in this process."""
+    """Trains one model, in this process or together with others."""
 
     def __init__(
         self,
@@ -78,104 +118,175 @@ class Trainer(Generic[BatchT]):
         batch_of: Callable[[int], BatchT],
         config: TrainingConfig,
         checkpoints: CheckpointStore | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        """``loss`` holds on to the model itself; ``batch_of(step)`` makes the batch of a step."""
+        """Take a model over; its parameters move to where the configuration has them.
+
+        Args:
+            model: to train; ``loss`` holds on to it.
+            loss: of a part of a batch.
+            batch_of: the part with this number; step ``s`` consists of ``s * micro_batches`` and those after.
+            config: of the training.
+            checkpoints: where they go, and come from.
+            ranks: the processes; this one alone where it is left out.
+
+        Raises:
+            ModelError: ``ranks_disagree``, ``bad_config``, ``out_of_memory``.
+        """
         self.model, self.loss, self.batch_of, self.config = model, loss, batch_of, config
         self.checkpoints = checkpoints
+        self.ranks = ranks or Ranks()
+        self.clock = Clock()
+        self.collectives = Collectives(self.ranks, self.clock)
+        self.ledger = Ledger(self.ranks.device)
+        self.engine = make_engine(model, Surroundings(config, self.collectives, self.ledger, self.clock))
         self.step = 0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
         self._losses: list[float] = []
+        self._value_names: list[str] | None = None
         self.curve: dict[str, list[float]] = {"step": [], "loss": []}
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = _optimizer(self.parameters, config)
-        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        # A parameter that a step does not use (recycling) has a zero gradient, not none: what the optimizer
-        # does with it must not depend on whether an earlier step of this process used it.
-        for parameter in self.parameters.values():
-            parameter.grad = torch.zeros_like(parameter)
 
-    def run(self, on_step: Callable[[StepReport], None] | None = None) -> TrainingSummary:
+    def run(
+        self,
+        on_step: Callable[[StepReport], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> TrainingSummary:
         """Train to the last step, from the newest checkpoint where there is one.
 
-        ``on_step`` is called after every step, with the model in training mode; what it raises ends the run
-        after a checkpoint was written, so that a cancelled run can be taken up again.
+        ``on_step`` is called after every step on every rank, with the model in training mode; what it raises
+        ends the run after a checkpoint was written, so that a cancelled run can be taken up again. On several
+        ranks it must raise on all of them or on none; where they cannot know the same, ``stop`` is asked
+        after every step, and one rank that says yes ends the run on all of them.
 
         Raises:
-            ModelError: gradients are not finite for too many steps in a row (code ``diverged``), or the
-                checkpoint belongs to another model.
+            TrainingStopped: because of ``stop``, after a checkpoint was written.
+            ModelError: gradients are not finite for too many steps in a row (code ``diverged``), the
+                checkpoint belongs to another model, or a rank is gone (``collective_failed``).
         """
         started = saved = time.monotonic()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+        devices = [] if self.ranks.device.type == "cpu" else [self.ranks.device]
+        with torch.random.fork_rng(devices=devices):
             self._resume()
             first = self.step
             self.model.train()
             while self.step < self.config.steps:
-                report = self._one_step()
+                report, stopped = self._one_step(stop)
                 try:
                     if on_step is not None:
                         on_step(report)
+                    if stopped:
+                        raise TrainingStopped(f"stopped after step {self.step}")
                 except BaseException:
-                    self._save()
+                    self._save(wait=True)
                     raise
-                if time.monotonic() - saved >= self.config.checkpoint_seconds:
-                    self._save()
+                if self._due(saved):
+                    self._save(wait=False)
                     saved = time.monotonic()
             if self.step > first:
-                self._save()
+                self._save(wait=True)
+        self.engine.flush()
         seconds = time.monotonic() - started
         return TrainingSummary(self.step, first, self.skipped_steps, seconds, self.curve)
 
-    def load_average(self) -> None:
-        """Put the averaged weights into the model: the result of the training."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.average[name])
-
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with averaged weights and in evaluation mode, for the time of a look at it."""
-        kept = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        self.load_average()
-        self.model.eval()
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
-            self.model.train()
+        """The model with averaged weights and in evaluation mode, for the time of a look at it.
 
-    def _one_step(self) -> StepReport:
-        started = time.monotonic()
+        On several ranks all of them look, at the same data: at stage 3 each holds a part of every layer.
+        """
+        self.engine.flush()
+        with self.engine.averaged():
+            self.model.eval()
+            try:
+                yield
+            finally:
+                self.model.train()
+
+    def result(self) -> dict[str, torch.Tensor]:
+        """The trained weights, averaged where an average is kept: on rank 0, whole; empty on the others."""
+        self.engine.flush()
+        return self.engine.weights(averaged=True)
+
+    def close(self) -> None:
+        """Give back what the engine holds besides the model."""
+        self.engine.close()
+        self.collectives.close()
+
+    def _one_step(self, stop: Callable[[], bool] | None) -> tuple[StepReport, bool]:
+        sent = self.collectives.traffic.bytes
         rate = learning_rate(self.config, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss, values = self.loss(self.batch_of(self.step), self.step)
-        self.optimizer.zero_grad(set_to_none=False)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
-        if bool(norm.isfinite()):
-            self.optimizer.step()
+        loss, values, stopped = self._gradients(stop)
+        norm = self.engine.finish()
+        if math.isfinite(norm):
+            self.engine.step(
+                Update(
+                    number=self.step - self.skipped_steps + 1,
+                    rate=rate,
+                    scale=min(1.0, self.config.clip_norm / (norm + 1e-6)),
+                    average_decay=average_decay(self.config, self.step)
+                    if self.config.average_decay
+                    else None,
+                )
+            )
             self._bad_in_a_row = 0
         else:
-            self._skip(float(loss.detach()))
-        decay = average_decay(self.config, self.step)
-        torch._foreach_lerp_(
-            list(self.average.values()), [p.detach() for p in self.parameters.values()], 1.0 - decay
-        )
+            self.engine.drop()
+            self._skip(loss)
         self.step += 1
-        self._remember(float(loss.detach()))
-        return StepReport(
+        self._remember(loss)
+        times = self.clock.take()
+        report = StepReport(
             step=self.step,
             steps=self.config.steps,
-            loss=float(loss.detach()),
+            loss=loss,
             learning_rate=rate,
-            gradient_norm=float(norm),
-            seconds=time.monotonic() - started,
-            values={name: float(value.detach()) for name, value in values.items()},
+            gradient_norm=norm,
+            seconds=times.pop("seconds"),
+            values=values,
+            memory={str(tier): size for tier, size in self.ledger.tiers().items()},
+            traffic=self.collectives.traffic.bytes - sent,
+            times=times,
         )
+        return report, stopped
+
+    def _gradients(self, stop: Callable[[], bool] | None) -> tuple[float, dict[str, float], bool]:
+        """Forward and backward of this rank's parts; loss and values, means over all, and whether to stop."""
+        count = self.config.micro_batches
+        own = list(self.ranks.share(count))
+        rounds = -(-count // self.ranks.size)
+        losses: list[torch.Tensor] = []
+        shown: list[Mapping[str, torch.Tensor]] = []
+        for turn in range(rounds):
+            loss = None
+            if turn < len(own):
+                number = self.step * count + own[turn]
+                torch.manual_seed((self.config.seed * 1_000_003 + number) % _SEEDS)
+                with self.engine.forward():
+                    loss, values = self.loss(self.batch_of(number), self.step)
+                losses.append(loss.detach())
+                shown.append({name: value.detach() for name, value in values.items()})
+                loss = loss / count
+            self.engine.backward(loss, last=turn == rounds - 1)
+        return self._means(losses, shown, stop=stop is not None and stop())
+
+    def _means(
+        self, losses: list[torch.Tensor], shown: list[Mapping[str, torch.Tensor]], *, stop: bool
+    ) -> tuple[float, dict[str, float], bool]:
+        """Over the parts of all ranks; whether any of them wants to stop travels with them."""
+        if self._value_names is None:
+            own = sorted(shown[0]) if shown else None
+            known = self.collectives.gather_objects("names of the reported values", own)
+            self._value_names = next(names for names in known if names is not None)
+        names = self._value_names
+        sums = torch.zeros(2 + len(names), dtype=torch.float64)
+        sums[-1] = float(stop)
+        for loss, values in zip(losses, shown, strict=True):
+            shares = [float(loss), *(float(values[name]) for name in names)]
+            sums[:-1] += torch.tensor(shares, dtype=torch.float64)
+        self.collectives.all_reduce("loss and reported values", sums).wait()
+        means = (sums[:-1] / self.config.micro_batches).tolist()
+        return means[0], dict(zip(names, means[1:], strict=True)), bool(sums[-1] > 0)
 
     def _remember(self, loss: float) -> None:
         """Add to the curve: one point for every so many steps, of the losses that were finite."""
@@ -190,7 +301,7 @@ class Trainer(Generic[BatchT]):
     def _skip(self, loss: float) -> None:
         self.skipped_steps += 1
         self._bad_in_a_row += 1
-        if self._bad_in_a_row > self.config.bad_steps_allowed:
+        if self._bad_in_a_row > self.config.limits.bad_steps:
             raise ModelError(
                 f"gradients were not finite for {self._bad_in_a_row} steps in a row (loss {loss})",
                 code="diverged",
@@ -198,62 +309,35 @@ class Trainer(Generic[BatchT]):
                 hint="lower the learning rate",
             )
 
-    def _save(self) -> None:
+    def _due(self, saved: float) -> bool:
+        """Whether it is time for a checkpoint; rank 0's clock decides for all."""
+        if self.checkpoints is None:
+            return False
+        due = torch.tensor([float(time.monotonic() - saved >= self.config.checkpoint.seconds)])
+        self.collectives.broadcast("whether a checkpoint is due", due).wait()
+        return bool(due.item())
+
+    def _save(self, *, wait: bool) -> None:
+        """Write a checkpoint; unless ``wait`` says so, what of it goes on beside the training may go on."""
         if self.checkpoints is None:
             return
-        tensors = {f"model.{name}": parameter.detach() for name, parameter in self.parameters.items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        for name, parameter in self.parameters.items():
-            state = self.optimizer.state.get(parameter, {})
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
-        tensors["rng.torch"] = torch.get_rng_state()
-        values = {
+        self.engine.flush()
+        values: dict[str, Any] = {
+            "training": self.config.result_fields(),
             "skipped_steps": self.skipped_steps,
             "bad_in_a_row": self._bad_in_a_row,
             "losses": self._losses,
             "curve": self.curve,
         }
-        self.checkpoints.save(Checkpoint(self.step, tensors, values))
+        self.checkpoints.save(self.step, self.engine.state(), values, wait=wait)
 
     def _resume(self) -> None:
-        found = None if self.checkpoints is None else self.checkpoints.load_latest()
+        found = None if self.checkpoints is None else self.checkpoints.load_latest(self.engine.state())
         if found is None:
             return
-        weights, average = subset(found.tensors, "model."), subset(found.tensors, "average.")
-        shapes = {name: tensor.shape for name, tensor in weights.items()}
-        if shapes != {name: parameter.shape for name, parameter in self.parameters.items()}:
-            raise ModelError("the checkpoint belongs to another model", code="bad_checkpoint")
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(weights[name])
-                self.average[name].copy_(average[name])
-                state = {
-                    key: tensor
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if (tensor := found.tensors.get(f"optimizer.{name}.{key}")) is not None
-                }
-                if state:
-                    self.optimizer.state[parameter] = state
-        torch.set_rng_state(found.tensors["rng.torch"])
+        self.engine.loaded()
         self.skipped_steps = int(found.values["skipped_steps"])
         self._bad_in_a_row = int(found.values["bad_in_a_row"])
         self._losses = list(found.values["losses"])
         self.curve = {name: list(points) for name, points in found.values["curve"].items()}
         self.step = found.step
-
-
-def _optimizer(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW whose weight decay spares biases and the weights of layer norms."""
-    matrices = [parameter for parameter in parameters.values() if parameter.dim() > 1]
-    vectors = [parameter for parameter in parameters.values() if parameter.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.epsilon,
-        fused=True,
-    )

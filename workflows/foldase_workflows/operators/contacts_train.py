@@ -171,10 +171,14 @@ def _recipe(inputs: TrainInputs) -> Any:
     """A ``ContactRecipe``."""
     from foldase_models.folding.contacts.features import Cropping
     from foldase_models.recipes.contacts import ContactRecipe
-    from foldase_models.training.config import TrainingConfig
+    from foldase_models.training.config import OptimizerConfig, TrainingConfig
 
     return ContactRecipe(
-        training=TrainingConfig(steps=inputs.steps, learning_rate=inputs.learning_rate, seed=inputs.seed),
+        training=TrainingConfig(
+            steps=inputs.steps,
+            seed=inputs.seed,
+            optimizer=OptimizerConfig(learning_rate=inputs.learning_rate),
+        ),
         families_per_step=inputs.families_per_step,
         cropping=Cropping(
             smallest=inputs.smallest_crop,

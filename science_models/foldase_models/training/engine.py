@@ -1,0 +1,84 @@
+"""What the trainer asks of whoever holds the weights, the gradients and the optimizer's state of a model.
+
+An engine takes a model over in place: the model is called as before, only its parameters lie elsewhere. The
+gradient of a step is the sum over ranks of all that went through :meth:`Engine.backward` since the step
+before; a parameter that nothing used has a zero gradient, on every rank alike.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from foldase_models.training.shards import BUFFERS, FlatShard, whole
+from foldase_models.training.surroundings import Update
+
+
+class Engine(ABC):
+    """Holds one model while it is trained. Every method is called on all ranks alike, in the same order.
+
+    Attributes:
+        model: to be called; its forward pass may run inside :meth:`forward` only.
+    """
+
+    model: nn.Module
+
+    def forward(self) -> AbstractContextManager[object]:
+        """Around the forward pass and the loss of one part of the batch."""
+        return nullcontext()
+
+    @abstractmethod
+    def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
+        """Add the gradients of a loss; None from a rank that has no part in this round.
+
+        ``last`` says that this step's gradients are complete with it, on this rank.
+        """
+
+    @abstractmethod
+    def finish(self) -> float:
+        """Complete the reductions; the norm of the whole gradient, alike on all ranks, maybe not finite."""
+
+    @abstractmethod
+    def step(self, update: Update) -> None:
+        """Apply the gradients and forget them. A delayed step may still be under way when this returns."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the gradients."""
+
+    def flush(self) -> None:  # noqa: B027  # only delayed engines have something to do
+        """Complete delayed steps, so that weights are those of the last step."""
+
+    @abstractmethod
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has its averaged weights; flushed before. Nothing happens where none are kept."""
+
+    @abstractmethod
+    def state(self) -> dict[str, FlatShard]:
+        """This rank's part of all state by key, see :mod:`foldase_models.training.shards`; flushed before.
+
+        Keys and shapes are the same on every rank and at every stage. The shards are good until the next
+        step.
+        """
+
+    @abstractmethod
+    def loaded(self) -> None:
+        """Every shard of :meth:`state` was written: bring the model's weights up to date."""
+
+    @abstractmethod
+    def weights(self, *, averaged: bool) -> dict[str, torch.Tensor]:
+        """All trained weights, whole, on the CPU of rank 0 and nowhere else; float32. Collective."""
+
+    def close(self) -> None:  # noqa: B027  # only engines with files or threads have something to do
+        """Give back files and threads. The model is of no use afterwards at stage 3."""
+
+
+def buffer_shards(model: nn.Module) -> dict[str, FlatShard]:
+    """The buffers that belong to a model's state, whole on every rank."""
+    persistent = model.state_dict(keep_vars=True)
+    return {
+        f"{BUFFERS}/{name}": whole(buffer) for name, buffer in model.named_buffers() if name in persistent
+    }

@@ -1,0 +1,1 @@
+"""What lies outside the device, and how it comes and goes."""

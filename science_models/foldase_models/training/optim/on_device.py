@@ -1,0 +1,101 @@
+"""The optimizer's state beside the weights, where the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from foldase_models.training.collectives import Waitable
+from foldase_models.training.optim import adamw
+from foldase_models.training.optim.adamw import Vectors
+from foldase_models.training.optim.stepper import Done, Publish, Stepper
+from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard, part
+from foldase_models.training.surroundings import Surroundings, Update
+from foldase_models.training.zero.layout import Bucket
+
+
+class DeviceStepper(Stepper):
+    """Steps on the device. Gradients stay with whoever gave them."""
+
+    holds_gradients = False
+
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        rank: int,
+        weights: Sequence[torch.Tensor],
+        surroundings: Surroundings,
+    ) -> None:
+        self.buckets, self.rank = buckets, rank
+        self._optimizer = surroundings.config.optimizer
+        self._ledger = surroundings.ledger
+        averaged = surroundings.config.average_decay > 0
+        self._vectors = [
+            self._vectors_of(bucket, own, averaged) for bucket, own in zip(buckets, weights, strict=True)
+        ]
+        self._gradients: dict[int, torch.Tensor] = {}
+
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
+        """Remember where it lies."""
+        assert not add, "gradients are added up by whoever holds them"
+        self._gradients[bucket] = gradient
+        return Done()
+
+    def square_sum(self) -> float:
+        """In float64 over the slices."""
+        norms = [torch.linalg.vector_norm(gradient.float()) for gradient in self._gradients.values()]
+        return float(torch.stack(norms).double().square().sum()) if norms else 0.0
+
+    def step(self, update: Update, publish: Publish) -> None:
+        """Step in place."""
+        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+            gradient = self._gradients.pop(bucket.index, None)
+            if gradient is None:
+                gradient = torch.zeros_like(vectors.weights)
+            adamw.step(vectors, gradient.float(), update, self._optimizer, decays=bucket.decays)
+            publish(bucket.index, vectors.weights)
+
+    def drop(self) -> None:
+        """Forget where gradients lay."""
+        self._gradients.clear()
+
+    @torch.no_grad()
+    def exchange(self, publish: Publish) -> None:
+        """One bucket after the other."""
+        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+            if vectors.average is not None:
+                kept = vectors.weights.clone()
+                vectors.weights.copy_(vectors.average)
+                vectors.average.copy_(kept)
+                publish(bucket.index, vectors.weights)
+
+    @torch.no_grad()
+    def fetch(self, bucket: int, into: torch.Tensor) -> Waitable:
+        """Copy on the device."""
+        into.copy_(self._vectors[bucket].weights)
+        return Done()
+
+    def shards(self) -> dict[str, FlatShard]:
+        """Views."""
+        found: dict[str, FlatShard] = {}
+        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+            for piece in bucket.pieces(self.rank):
+                for kind, vector in _kinds(vectors).items():
+                    view = vector[piece.offset : piece.offset + piece.length]
+                    found[f"{kind}/{piece.name}"] = part(view, piece.shape, piece.start)
+        return found
+
+    def _vectors_of(self, bucket: Bucket, own: torch.Tensor, averaged: bool) -> Vectors:
+        def zeros(owner: str) -> torch.Tensor:
+            return self._ledger.zeros("device", owner, bucket.share, torch.float32)
+
+        if own.dtype != torch.float32:
+            own = zeros("float32 weights").copy_(own)
+        average = zeros("average").copy_(own) if averaged else None
+        return Vectors(own, zeros("optimizer"), zeros("optimizer"), average)
+
+
+def _kinds(vectors: Vectors) -> dict[str, torch.Tensor]:
+    found = {WEIGHTS: vectors.weights, FIRST_MOMENT: vectors.exp_avg, SECOND_MOMENT: vectors.exp_avg_sq}
+    return found if vectors.average is None else found | {AVERAGE: vectors.average}

@@ -1,0 +1,89 @@
+"""Who holds the optimizer's state of a rank's slices of the buckets, and steps them.
+
+A step goes: the complete gradient of every bucket's slice is handed over by :meth:`Stepper.take` in whatever
+order they become ready; :meth:`Stepper.square_sum` gives their part of the norm; then comes
+:meth:`Stepper.step` or :meth:`Stepper.drop`. Vectors are as long as a bucket's share, padding included.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+
+from foldase_models.training.collectives import Waitable
+from foldase_models.training.shards import FlatShard
+from foldase_models.training.surroundings import Update
+from foldase_models.training.zero.layout import Bucket
+
+Publish = Callable[[int, torch.Tensor], None]
+"""Called with a bucket's index and its new weights, float32, which are good until it returns."""
+
+
+class Done:
+    """Of an operation that was over when it began."""
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+class Stepper(ABC):
+    """Float32 weights, moments, average and gradients of one rank's slices.
+
+    Attributes:
+        buckets: whose slices these are.
+        rank: whose.
+        holds_gradients: whether gradients that were taken lie here (and later ones are added to them), so
+        that
+            whoever gave them may use their memory again; else they must stay as they are until the step.
+    """
+
+    buckets: Sequence[Bucket]
+    rank: int
+    holds_gradients: bool
+
+    @abstractmethod
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
+        """Hand over a slice's gradient, [share], of the bucket's dtype, complete unless more is added.
+
+        ``add`` adds it to what was taken for this bucket since the last step. The tensor may be used again
+        once the result was waited for, where this stepper holds gradients.
+        """
+
+    @abstractmethod
+    def square_sum(self) -> float:
+        """Sum of the squares of all gradients taken, in float64; not finite where one of them is not."""
+
+    @abstractmethod
+    def step(self, update: Update, publish: Publish) -> None:
+        """Step every bucket in order of index and publish its weights; forget the gradients.
+
+        Buckets of which no gradient was taken have a zero gradient. Publishing may happen later where steps
+        are delayed; always in this thread.
+        """
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget the gradients."""
+
+    def flush(self, publish: Publish) -> None:  # noqa: B027  # only delayed ones have something to do
+        """Complete a delayed step."""
+
+    @abstractmethod
+    def exchange(self, publish: Publish) -> None:
+        """Exchange weights and averages and publish the new weights; only where averages are kept."""
+
+    @abstractmethod
+    def fetch(self, bucket: int, into: torch.Tensor) -> Waitable:
+        """Copy a slice's weights into a vector on the device, of any floating dtype."""
+
+    @abstractmethod
+    def shards(self) -> dict[str, FlatShard]:
+        """State by key: this rank's parts of weights, moments and averages.
+
+        A parameter of which this rank has no part is missing: engines add an empty shard for it.
+        """
+
+    def close(self) -> None:  # noqa: B027  # only those with files or threads have something to do
+        """Give back files and threads."""

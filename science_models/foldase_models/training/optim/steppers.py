@@ -1,0 +1,27 @@
+"""Which stepper a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from foldase_models.training.optim.on_device import DeviceStepper
+from foldase_models.training.optim.stepper import Stepper
+from foldase_models.training.surroundings import Surroundings
+from foldase_models.training.zero.layout import Bucket
+
+
+def make_stepper(
+    buckets: Sequence[Bucket], rank: int, weights: Sequence[torch.Tensor], surroundings: Surroundings
+) -> Stepper:
+    """The stepper that the configuration asks for.
+
+    Args:
+        buckets: of the model.
+        rank: whose slices.
+        weights: this rank's slice of every bucket, [share], as the model begins; float32 ones on the device
+            become the stepper's own weights where it lies on the device too, else they are only read.
+        surroundings: configuration, ledger, clock.
+    """
+    return DeviceStepper(buckets, rank, weights, surroundings)

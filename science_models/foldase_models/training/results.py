@@ -1,0 +1,33 @@
+"""What recipes need around a training: even parts of batches before it, weights in the model after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from foldase_models.errors import ModelError
+from foldase_models.training.config import TrainingConfig
+
+
+def check_parts(name: str, examples: int, training: TrainingConfig) -> None:
+    """Make sure that the examples of a step make even parts.
+
+    Raises:
+        ModelError: ``bad_config``: they do not.
+    """
+    if examples < 1 or examples % training.micro_batches:
+        raise ModelError(
+            f"{name} must be a multiple of micro_batches, which is {training.micro_batches}; got {examples}",
+            code="bad_config",
+            location=name,
+            hint=f"set {name} or training.micro_batches so that every part has as many examples",
+        )
+
+
+@torch.no_grad()
+def take_weights(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put trained weights into a model; an empty mapping, what ranks but the first have, changes nothing."""
+    if weights:
+        model.load_state_dict(weights, strict=False)
