@@ -47,28 +47,30 @@ class DeviceStepper(Stepper):
         norms = [torch.linalg.vector_norm(gradient.float()) for gradient in self._gradients.values()]
         return float(torch.stack(norms).double().square().sum()) if norms else 0.0
 
-    def step(self, update: Update, publish: Publish) -> None:
+    def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""
         for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
             gradient = self._gradients.pop(bucket.index, None)
             if gradient is None:
                 gradient = torch.zeros_like(vectors.weights)
             adamw.step(vectors, gradient.float(), update, self._optimizer, decays=bucket.decays)
-            publish(bucket.index, vectors.weights)
+            if publish is not None:
+                publish(bucket.index, vectors.weights)
 
     def drop(self) -> None:
         """Forget where gradients lay."""
         self._gradients.clear()
 
     @torch.no_grad()
-    def exchange(self, publish: Publish) -> None:
+    def exchange(self, publish: Publish | None) -> None:
         """One bucket after the other."""
         for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
             if vectors.average is not None:
                 kept = vectors.weights.clone()
                 vectors.weights.copy_(vectors.average)
                 vectors.average.copy_(kept)
-                publish(bucket.index, vectors.weights)
+                if publish is not None:
+                    publish(bucket.index, vectors.weights)
 
     @torch.no_grad()
     def fetch(self, bucket: int, into: torch.Tensor) -> Waitable:

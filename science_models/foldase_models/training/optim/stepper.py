@@ -18,7 +18,9 @@ from foldase_models.training.surroundings import Update
 from foldase_models.training.zero.layout import Bucket
 
 Publish = Callable[[int, torch.Tensor], None]
-"""Called with a bucket's index and its new weights, float32, which are good until it returns."""
+"""Called with a bucket's index and its new weights, [share], which are good until it returns.
+
+They are float32 or of the bucket's dtype, on the device or in main memory: ``copy_`` takes all of these."""
 
 
 class Done:
@@ -35,8 +37,7 @@ class Stepper(ABC):
         buckets: whose slices these are.
         rank: whose.
         holds_gradients: whether gradients that were taken lie here (and later ones are added to them), so
-        that
-            whoever gave them may use their memory again; else they must stay as they are until the step.
+            that whoever gave them may use their memory again; else they must stay as they are until the step.
     """
 
     buckets: Sequence[Bucket]
@@ -56,27 +57,32 @@ class Stepper(ABC):
         """Sum of the squares of all gradients taken, in float64; not finite where one of them is not."""
 
     @abstractmethod
-    def step(self, update: Update, publish: Publish) -> None:
+    def step(self, update: Update, publish: Publish | None) -> None:
         """Step every bucket in order of index and publish its weights; forget the gradients.
 
         Buckets of which no gradient was taken have a zero gradient. Publishing may happen later where steps
-        are delayed; always in this thread.
+        are delayed; always in this thread. None for ``publish`` where all weights are fetched anew for every
+        use: nothing is held ready for it then.
         """
 
     @abstractmethod
     def drop(self) -> None:
         """Forget the gradients."""
 
-    def flush(self, publish: Publish) -> None:  # noqa: B027  # only delayed ones have something to do
+    def flush(self, publish: Publish | None) -> None:  # noqa: B027  # only delayed ones have something to do
         """Complete a delayed step."""
 
     @abstractmethod
-    def exchange(self, publish: Publish) -> None:
+    def exchange(self, publish: Publish | None) -> None:
         """Exchange weights and averages and publish the new weights; only where averages are kept."""
 
     @abstractmethod
     def fetch(self, bucket: int, into: torch.Tensor) -> Waitable:
-        """Copy a slice's weights into a vector on the device, of any floating dtype."""
+        """Copy a slice's weights into a vector on the device, [share], of any floating dtype.
+
+        They are those of the last step that was published, or would have been; fetches may be under way
+        together, and are carried out in order.
+        """
 
     @abstractmethod
     def shards(self) -> dict[str, FlatShard]:
