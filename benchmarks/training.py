@@ -1,0 +1,248 @@
+"""ZeRO and offload on the CPU: bytes, losses, checkpoints, capacity, and steps beside DDP and FSDP2.
+
+    python benchmarks/training.py [--parts bytes losses checkpoints capacity pipeline branches peers]
+        [--seconds 2400] [--json FILE] [--markdown FILE]
+
+Counts are exact and goals; times are ratios within one run of paired rounds, on gloo over loopback, one
+thread a rank. Ends with 1 when a count or a ratio misses its goal, and prints what it has as it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import training_cases as cases
+from kernels_cpu import machine
+from rank_processes import Gang
+from training_capacity import branches, capacity
+from training_cases import Size
+from training_pipeline import pipeline
+
+from foldase_models.training import CheckpointConfig, LimitsConfig, OffloadConfig, TrainingConfig
+
+STAGES = (0, 1, 2, 3)
+LARGE = Size(width=256, blocks=10)
+"""5.3 million parameters."""
+SMALL = Size(width=48, blocks=3)
+BUCKET = 1 << 20
+PADDING = 64 * 4
+"""Bytes a bucket and rank."""
+STATE_TOLERANCE, TRAFFIC_TOLERANCE = 0.01, 0.01
+LOSS_TOLERANCE, LOW_PRECISION_TOLERANCE = 1e-5, 0.01
+MOST_STAGE_THREE = 1.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure, and what it should be: ``at_most`` or ``at_least``, None for a figure without a goal."""
+
+    part: str
+    what: str
+    figure: float
+    unit: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without one."""
+        if self.at_most is None and self.at_least is None:
+            return None
+        above = self.at_least is None or self.figure >= self.at_least
+        return above and (self.at_most is None or self.figure <= self.at_most)
+
+    def told(self) -> str:
+        """A line of the table."""
+        goal = ""
+        if self.at_most is not None:
+            goal = f"<= {self.at_most:g}"
+        if self.at_least is not None:
+            goal = f">= {self.at_least:g}"
+        verdict = {True: "met", False: "**missed**", None: ""}[self.met]
+        return f"| {self.part} | {self.what} | {self.figure:.4g} {self.unit} | {goal} | {verdict} |"
+
+
+HEAD = "| part | what | figure | goal | |\n|---|---|---:|---:|---|"
+
+
+def state_formula(parameters: int, stage: int, ranks: int) -> float:
+    """Bytes a rank, all float32 (Rajbhandari et al. 2020, section 5, with 4 + 4 + 8 bytes a parameter)."""
+    whole, shared = {0: (16, 0), 1: (8, 8), 2: (4, 12), 3: (0, 16)}[stage]
+    return parameters * (whole + shared / ranks)
+
+
+def config_of(steps: int, **changes: Any) -> TrainingConfig:
+    """What the cases have in common."""
+    start: dict[str, Any] = {
+        "steps": steps,
+        "micro_batches": 4,
+        "average_decay": 0.0,
+        "limits": LimitsConfig(bucket_bytes=BUCKET, collective_seconds=60.0),
+        "checkpoint": CheckpointConfig(seconds=1e9),
+    }
+    return TrainingConfig(**(start | changes))
+
+
+def bytes_and_traffic() -> Iterator[Row]:
+    """Number 1: what a rank holds and sends."""
+    for ranks in (2, 3, 4):
+        sent: dict[int, float] = {}
+        with Gang(ranks, deadline=60.0) as gang:
+            for stage in STAGES:
+                config = config_of(2, stage=stage, micro_batches=ranks)
+                found = gang.run(cases.train, LARGE, config, timeout=300)
+                held = max(sum(one["held"]["device"].get(owner, 0) for owner in cases.MOVED) for one in found)
+                buckets = math.ceil(4 * LARGE.parameters / BUCKET) + 2
+                wanted = state_formula(LARGE.parameters, stage, ranks)
+                off = abs(held - wanted) - 4 * buckets * ranks * PADDING
+                yield Row(
+                    "bytes",
+                    f"stage {stage}, {ranks} ranks: state off its formula, beyond padding",
+                    max(0.0, off) / wanted,
+                    at_most=STATE_TOLERANCE,
+                )
+                sent[stage] = max(one["traffic"][-1] for one in found)
+        for stage in (1, 2):
+            off = abs(sent[stage] / sent[0] - 1)
+            yield Row(
+                "bytes", f"stage {stage}, {ranks} ranks: sent, off stage 0's", off, at_most=TRAFFIC_TOLERANCE
+            )
+        yield Row(
+            "bytes",
+            f"stage 3, {ranks} ranks: sent, of stage 0's",
+            sent[3] / sent[0],
+            at_most=MOST_STAGE_THREE * 1.01,
+        )
+
+
+def trajectories() -> Iterator[Row]:
+    """Number 2: 50 steps beside one process with torch's AdamW."""
+    wanted = cases.plain_losses(SMALL, config_of(50))
+    with tempfile.TemporaryDirectory() as folder, Gang(2, deadline=60.0) as gang:
+        for stage in STAGES:
+            for place in ("none", "cpu", "nvme"):
+                for parameters in {"none", place} if stage == 3 else {"none"}:
+                    offload = OffloadConfig(optimizer=place, parameters=parameters, folder=Path(folder))  # type: ignore[arg-type]
+                    for precision in ("float32", "bfloat16"):
+                        config = config_of(50, stage=stage, offload=offload, precision=precision)
+                        losses = gang.run(cases.train, SMALL, config, timeout=300)[0]["losses"]
+                        what = f"stage {stage}, optimizer {place}, parameters {parameters}, {precision}"
+                        yield _compared(what, losses, wanted, exact=precision == "float32")
+
+
+def _compared(what: str, losses: list[float], wanted: list[float], *, exact: bool) -> Row:
+    if exact:
+        off = max(abs(a - b) for a, b in zip(losses, wanted, strict=True))
+        return Row("losses", f"{what}: largest difference", off, at_most=LOSS_TOLERANCE)
+    off = abs(sum(losses[-5:]) / sum(wanted[-5:]) - 1)
+    return Row("losses", f"{what}: last ones off", off, at_most=LOW_PRECISION_TOLERANCE)
+
+
+def checkpoints() -> Iterator[Row]:
+    """Number 3: saved by 4 ranks at one stage, loaded by fewer at another."""
+    config = config_of(30)
+    wanted = cases.plain_losses(SMALL, config)
+    for saved in STAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            with Gang(4, deadline=60.0) as gang:
+                gang.run(cases.train, SMALL, replace(config, stage=saved), folder, 20, timeout=300)
+            loaded = (saved + 1) % 4
+            ranks = 1 + saved % 3
+            with Gang(ranks, deadline=60.0) as gang:
+                found = gang.run(cases.train, SMALL, replace(config, stage=loaded), folder, timeout=300)[0]
+            assert found["first"] == 21, found["first"]
+            off = max(abs(a - b) for a, b in zip(found["losses"], wanted[20:], strict=True))
+            yield Row(
+                "checkpoints",
+                f"4 ranks, stage {saved} to {ranks} ranks, stage {loaded}: next 10 losses",
+                off,
+                at_most=LOSS_TOLERANCE,
+            )
+
+
+def peers() -> Iterator[Row]:
+    """A step beside torch's own, rounds in turn."""
+    size = Size(width=256, blocks=6, rows=64)
+    config = config_of(6, micro_batches=2)
+    systems: dict[str, Callable[[Gang], list[dict[str, Any]]]] = {
+        name: lambda gang, name=name: gang.run(cases.peer, size, config, name, timeout=300)
+        for name in ("ddp", "fsdp2", "fsdp2 offloaded")
+    }
+    for stage in STAGES:
+        systems[f"stage {stage}"] = lambda gang, stage=stage: gang.run(
+            cases.train, size, replace(config, stage=stage), timeout=300
+        )
+    systems["stage 3, all on the cpu"] = lambda gang: gang.run(
+        cases.train,
+        size,
+        replace(config, stage=3, offload=OffloadConfig(optimizer="cpu", parameters="cpu")),
+        timeout=300,
+    )
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    with Gang(2, deadline=60.0) as gang:
+        for turn in range(3):
+            for name in sorted(systems, key=lambda name: hash((turn, name))):
+                seconds[name].append(cases.middle(systems[name](gang)[0]["seconds"]))
+    pairs = [(f"stage {stage}", "ddp") for stage in (0, 1, 2)]
+    pairs += [("stage 3", "fsdp2"), ("stage 3, all on the cpu", "fsdp2 offloaded")]
+    for ours, other in pairs:
+        ratios = sorted(a / b for a, b in zip(seconds[ours], seconds[other], strict=True))
+        yield Row("peers", f"a step of {ours}, of {other}'s", ratios[len(ratios) // 2])
+
+
+PARTS: dict[str, Callable[[], Iterator[Any]]] = {
+    "bytes": bytes_and_traffic,
+    "losses": trajectories,
+    "checkpoints": checkpoints,
+    "capacity": capacity,
+    "pipeline": pipeline,
+    "branches": branches,
+    "peers": peers,
+}
+
+
+def main() -> int:
+    """Run the parts that were asked for; 1 where a goal is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=2400.0, help="no part begins after these")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    given = parser.parse_args()
+    print(", ".join(f"{key} {value}" for key, value in machine(1).items()), f"\n{HEAD}", sep="\n", flush=True)
+    began, rows = time.monotonic(), []
+    left_out = []
+    for part in given.parts:
+        if time.monotonic() - began > given.seconds:
+            left_out.append(part)
+            continue
+        for found in PARTS[part]():
+            row = found if isinstance(found, Row) else Row(part, **found)
+            rows.append(row)
+            print(row.told(), flush=True)
+    missed = [row for row in rows if row.met is False]
+    print(f"\n{len(rows)} figures, {len(missed)} goals missed, {time.monotonic() - began:.0f} s")
+    if left_out:
+        print(f"no time was left for {', '.join(left_out)}")
+    if given.json:
+        given.json.write_text(
+            json.dumps({"machine": machine(1), "rows": [asdict(row) for row in rows]}, indent=1)
+        )
+    if given.markdown:
+        given.markdown.write_text("\n".join([HEAD, *(row.told() for row in rows)]) + "\n")
+    return 1 if missed or left_out else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""What the training benchmark trains, and what a rank does in each of its cases.
+
+A tower of residual blocks, so that parameters and gradients dominate and nothing is special to one engine.
+The functions here run on ranks; they get plain values and give plain values.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldase_models.training import CheckpointStore, Ranks, Trainer, TrainingConfig
+from foldase_models.training.trainer import TrainingStopped
+
+INPUTS = 16
+MOVED = ("weights", "gradients", "optimizer", "float32 weights")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a tower: ``blocks`` of two linears, ``width`` to four times that and back; ``rows`` in a part."""
+
+    width: int
+    blocks: int
+    rows: int = 8
+
+    @property
+    def parameters(self) -> int:
+        """Counted by hand, so that a benchmark can plan without a model."""
+        block = 8 * self.width**2 + 7 * self.width
+        return INPUTS * self.width + self.width + self.blocks * block + self.width + 1
+
+
+class Block(nn.Module):
+    """Layer norm, two linears and the way around them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, width] to the same."""
+        found: torch.Tensor = x + self.down(nn.functional.gelu(self.up(self.norm(x))))
+        return found
+
+
+class Tower(nn.Module):
+    """The model, with weights of seed 0."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(INPUTS, size.width)
+        self.blocks = nn.ModuleList(Block(size.width) for _ in range(size.blocks))
+        self.last = nn.Linear(size.width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[rows, 16] to [rows, 1]."""
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x)
+        found: torch.Tensor = self.last(x)
+        return found
+
+
+class Problem:
+    """A regression whose batches depend on their number only."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+        self.model = Tower(size)
+
+    def batch(self, number: int) -> torch.Tensor:
+        """The inputs of a part of a batch."""
+        return torch.randn(self.size.rows, INPUTS, generator=torch.Generator().manual_seed(number))
+
+    def loss(self, batch: torch.Tensor, step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """Mean square of the error of a sum of sines."""
+        wanted = batch[:, :4].sin().sum(-1, keepdim=True)
+        return (self.model(batch) - wanted).float().square().mean(), {}
+
+
+def plain_losses(size: Size, config: TrainingConfig) -> list[float]:
+    """What one process with torch's own AdamW and clipping finds, step by step."""
+    from foldase_models.training.config import learning_rate
+    from foldase_models.training.zero.layout import decays
+
+    problem = Problem(size)
+    parameters = list(problem.model.parameters())
+    constants = config.optimizer
+    groups = [
+        {"params": [p for p in parameters if decays(p)], "weight_decay": constants.weight_decay},
+        {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, betas=constants.betas, eps=constants.epsilon)
+    losses = []
+    for step in range(config.steps):
+        for group in adamw.param_groups:
+            group["lr"] = learning_rate(config, step)
+        adamw.zero_grad()
+        whole = 0.0
+        for number in range(step * config.micro_batches, (step + 1) * config.micro_batches):
+            loss, _ = problem.loss(problem.batch(number), step)
+            (loss / config.micro_batches).backward()
+            whole += loss.item() / config.micro_batches
+        nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        adamw.step()
+        losses.append(whole)
+    return losses
+
+
+def train(
+    ranks: Ranks, size: Size, config: TrainingConfig, checkpoints: str = "", stop_after: int = 0
+) -> dict[str, Any]:
+    """Train a tower; what a rank knows of it.
+
+    Returns:
+        ``losses`` by step, ``held`` bytes by owner, ``tiers``, ``peaks``, ``traffic`` a step, ``seconds`` of
+        each step.
+    """
+    problem = Problem(size)
+    if config.offload.folder is not None:
+        config = replace(config, offload=replace(config.offload, folder=Path(config.offload.folder)))
+    store = CheckpointStore(Path(checkpoints), kept=2) if checkpoints else None
+    trainer = Trainer(problem.model, problem.loss, problem.batch, config, store, ranks)
+    reports = []
+    with suppress(TrainingStopped):
+        trainer.run(reports.append, (lambda: trainer.step + 1 >= stop_after) if stop_after else None)
+    found = {
+        "first": reports[0].step,
+        "losses": [report.loss for report in reports],
+        "held": {tier: trainer.ledger.held(tier) for tier in ("device", "pinned", "host", "disk")},
+        "peaks": dict(trainer.ledger.peaks()),
+        "traffic": [report.traffic for report in reports],
+        "seconds": [report.seconds for report in reports],
+        "times": [dict(report.times) for report in reports],
+    }
+    trainer.close()
+    return found
+
+
+def peer(ranks: Ranks, size: Size, config: TrainingConfig, name: str) -> dict[str, Any]:
+    """The same training by torch's own: ``ddp``, ``fsdp2`` or ``fsdp2 offloaded``."""
+    from foldase_models.training.config import learning_rate
+
+    problem = Problem(size)
+    model: nn.Module = problem.model
+    if name == "ddp":
+        model = nn.parallel.DistributedDataParallel(model)
+    else:
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+        policy = CPUOffloadPolicy(pin_memory=False) if name == "fsdp2 offloaded" else OffloadPolicy()
+        for block in problem.model.blocks:
+            fully_shard(block, offload_policy=policy)
+        fully_shard(model, offload_policy=policy)
+    problem.model = model  # type: ignore[assignment]
+    constants = config.optimizer
+    adamw = torch.optim.AdamW(
+        model.parameters(), betas=constants.betas, eps=constants.epsilon, weight_decay=0.0, fused=True
+    )
+    losses, seconds = [], []
+    for step in range(config.steps):
+        began = time.monotonic()
+        for group in adamw.param_groups:
+            group["lr"] = learning_rate(config, step)
+        adamw.zero_grad()
+        whole = torch.zeros(())
+        for part in ranks.share(config.micro_batches):
+            loss, _ = problem.loss(problem.batch(step * config.micro_batches + part), step)
+            (loss * ranks.size / config.micro_batches).backward()
+            whole += loss.detach() / config.micro_batches
+        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        adamw.step()
+        torch.distributed.all_reduce(whole)
+        losses.append(whole.item())
+        seconds.append(time.monotonic() - began)
+    return {"losses": losses, "seconds": seconds, "held": state_bytes(model, adamw)}
+
+
+def state_bytes(model: nn.Module, adamw: torch.optim.Optimizer) -> int:
+    """Weights, gradients and moments that lie here, of a peer."""
+
+    def local(tensor: torch.Tensor) -> int:
+        here = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+        return here.numel() * here.element_size()
+
+    total = sum(local(p) + (local(p.grad) if p.grad is not None else 0) for p in model.parameters())
+    moments = (value for state in adamw.state.values() for value in state.values())
+    return total + sum(local(value) for value in moments if isinstance(value, torch.Tensor) and value.dim())
+
+
+def middle(values: list[float]) -> float:
+    """The median without the first, which warms up."""
+    return statistics.median(values[1:])
