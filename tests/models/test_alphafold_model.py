@@ -16,9 +16,9 @@ from foldase_models.folding.alphafold.features import pass_features, record_feat
 from foldase_models.folding.alphafold.inputs import ModelInputs, inputs_of
 from foldase_models.folding.alphafold.model import AlphaFold, distance_change
 from foldase_models.folding.alphafold.templates import Templates
-from foldase_models.folding.checkpoints import without_weights
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.layers import working_set
+from foldase_models.layers.checkpoints import without_weights
 
 EXACT = 1e-9
 """float64 against float64, of the largest value."""

@@ -19,10 +19,10 @@ from foldase_models.folding.alphafold.inputs import inputs_of
 from foldase_models.folding.alphafold.model import AlphaFold
 from foldase_models.folding.alphafold.parameter_names import PREFIX, alphafold_sources, from_openfold
 from foldase_models.folding.alphafold.weights import load_alphafold, tensors_of
-from foldase_models.folding.checkpoints import without_weights
 from foldase_models.folding.loading import load_folder
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import DISTANCE_EDGES
+from foldase_models.layers.checkpoints import without_weights
 
 HALF = 5e-4
 """Of a probability in half precision."""

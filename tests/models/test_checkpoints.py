@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.checkpoints import (
+from foldase_models.layers.checkpoints import (
     digest,
     load_strict,
     read_safetensors_folder,
@@ -272,7 +272,7 @@ def test_loading_holds_weights_once(tmp_path):
 import resource
 from pathlib import Path
 from torch import nn
-from foldase_models.folding.checkpoints import load_strict, read_safetensors_folder, without_weights
+from foldase_models.layers.checkpoints import load_strict, read_safetensors_folder, without_weights
 
 def anonymous():
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())

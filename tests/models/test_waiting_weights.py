@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.checkpoints import load_strict, read_safetensors_folder, without_weights
-from foldase_models.folding.waiting_weights import TensorFile, wait_in_files
+from foldase_models.layers.checkpoints import load_strict, read_safetensors_folder, without_weights
+from foldase_models.layers.waiting_weights import TensorFile, wait_in_files
 
 WIDTH, BLOCKS = 64, 5
 

@@ -8,9 +8,9 @@ import torch
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.alphafold.config import KIND as ALPHAFOLD
-from foldase_models.folding.checkpoints import CONFIG_FILE, digest, read_config, read_safetensors_folder
 from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import Folder
+from foldase_models.layers.checkpoints import CONFIG_FILE, digest, read_config, read_safetensors_folder
 
 
 def load_folder(

@@ -1,10 +1,11 @@
-"""How good a prediction is: contacts, distances, superpositions, geometry, and how sure a mean is."""
+"""How good a prediction is: contacts, distances, superpositions, geometry, texts, and how sure a mean is."""
 
 from foldase_models.metrics.all_atoms import AllAtoms, atom_rmsd, lddt_all_atoms, with_better_names
 from foldase_models.metrics.clashes import Clashes, clashes
 from foldase_models.metrics.comparison import compare_structures, laid_over
 from foldase_models.metrics.contacts import contact_precision, precision_at
 from foldase_models.metrics.lddt import LDDT_CUTOFF, LDDT_THRESHOLDS, Lddt, lddt
+from foldase_models.metrics.perplexity import perplexity
 from foldase_models.metrics.ramachandran import Ramachandran, backbone_torsions, ramachandran
 from foldase_models.metrics.resampling import Interval, bootstrap_margin, bootstrap_mean, pearson, spearman
 from foldase_models.metrics.superposition import (
@@ -40,6 +41,7 @@ __all__ = [
     "lddt_all_atoms",
     "mirror_rmsd",
     "pearson",
+    "perplexity",
     "precision_at",
     "ramachandran",
     "rmsd",

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from foldase_models.folding.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.folding.esmfold.heads import symmetric_logits
 from foldase_models.folding.esmfold.model import EsmFold
 from foldase_models.folding.losses import HiddenLetters, Predicted
 from foldase_models.folding.options import ForwardOptions
+from foldase_models.layers.checkpoints import CONFIG_FILE, WEIGHTS_FILE
 from foldase_models.layers.residues import encode
 from foldase_models.recipes.folding_data import TrainingStructure
 

@@ -22,7 +22,7 @@ from foldase_models.errors import ModelError
 from foldase_models.folding.alphafold.config import KIND, PRESETS, AlphaFoldConfig
 from foldase_models.folding.alphafold.model import AlphaFold
 from foldase_models.folding.alphafold.parameter_names import Source, alphafold_sources, from_openfold
-from foldase_models.folding.checkpoints import (
+from foldase_models.layers.checkpoints import (
     CONFIG_FILE,
     digest,
     load_strict,

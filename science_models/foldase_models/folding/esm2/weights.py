@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.checkpoints import load_strict, read_safetensors_folder, without_weights
 from foldase_models.folding.esm2.config import Esm2Config
 from foldase_models.folding.esm2.model import Esm2
+from foldase_models.layers.checkpoints import load_strict, read_safetensors_folder, without_weights
 
 _OLD_FREQUENCIES = re.compile(r"encoder\.layer\.(\d+|\*)\.attention\.self\.rotary_embeddings\.inv_freq$")
 _FREQUENCIES = "rotary_embeddings.inv_freq"
@@ -63,7 +63,7 @@ def load_esm2(
         device: of the weights; None means the CPU.
 
     Raises:
-        ModelError: as :func:`foldase_models.folding.checkpoints.read_safetensors_folder` and ``load_strict``,
+        ModelError: as :func:`foldase_models.layers.checkpoints.read_safetensors_folder` and ``load_strict``,
             and for another model.
     """
     values, tensors = read_safetensors_folder(path)

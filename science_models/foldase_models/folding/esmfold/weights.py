@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.checkpoints import load_strict, read_safetensors_folder, without_weights
 from foldase_models.folding.esm2.weights import encoder_renames, is_computed, is_left_over
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.folding.esmfold.model import EsmFold
-from foldase_models.folding.waiting_weights import wait_in_files
+from foldase_models.layers.checkpoints import load_strict, read_safetensors_folder, without_weights
 from foldase_models.layers.structure_module import StructureModule
+from foldase_models.layers.waiting_weights import wait_in_files
 
 
 def load_esmfold(
@@ -31,11 +31,11 @@ def load_esmfold(
             frames would not survive half precision.
         device: of the weights; None means the CPU.
         waiting: leave those of the language model's layers and of the trunk's blocks in their files, from
-            where each block reads its own when it runs (:mod:`foldase_models.folding.waiting_weights`); the
+            where each block reads its own when it runs (:mod:`foldase_models.layers.waiting_weights`); the
             files must stay. For inference only.
 
     Raises:
-        ModelError: as :func:`foldase_models.folding.checkpoints.read_safetensors_folder` and ``load_strict``,
+        ModelError: as :func:`foldase_models.layers.checkpoints.read_safetensors_folder` and ``load_strict``,
             and ``wrong_model`` for a checkpoint of another model.
     """
     values, tensors = read_safetensors_folder(path)

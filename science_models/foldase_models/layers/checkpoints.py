@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from foldase_models.errors import ModelError
-from foldase_models.folding.waiting_weights import DTYPES, TensorFile
+from foldase_models.layers.waiting_weights import DTYPES, TensorFile
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -166,7 +166,7 @@ def load_strict(
         ignore: says of a key of the checkpoint that the model has no use for it.
         optional: says of a key of the model that it may be missing: a buffer that the model computes.
         leave: says of a key of the model that its parameter shall go on without memory
-            (:func:`foldase_models.folding.waiting_weights.wait_in_files`); it is checked all the same.
+            (:func:`foldase_models.layers.waiting_weights.wait_in_files`); it is checked all the same.
         dtype: of parameters that were left out; None means that of the checkpoint.
         device: of parameters that were left out; None means the CPU.
 

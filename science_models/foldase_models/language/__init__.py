@@ -1,0 +1,1 @@
+"""Language models: one folder a model, the same file names in each."""
