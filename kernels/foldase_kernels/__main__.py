@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="operations, their backends, sources and built libraries")
     examine = commands.add_parser("doctor", help="what this machine offers and what is missing")
     examine.add_argument("--json", action="store_true", help="for programs")
-    build = commands.add_parser("build", help="compile the sources for the GPUs of this machine")
+    build = commands.add_parser("build", help="compile the sources for the GPUs and the processor here")
     build.add_argument("operations", nargs="*", metavar="OPERATION", help="a folder of csrc; default: all")
     build.add_argument(
         "--arch", default="", help="instead of the GPUs here: sm_80,sm_90a, or host for a build as C++"

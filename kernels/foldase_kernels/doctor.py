@@ -152,12 +152,14 @@ def _choice(operation: Operation, driver: Driver) -> Finding:
     """The backend that ``auto`` takes on this machine, as the operation itself answers, and why."""
     import torch
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_gpu = operation.runs_on == "gpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if on_gpu else "cpu")
     choose: Callable[[torch.device], str] | None = getattr(
         import_module(f"foldase_kernels.{operation.folder}"), "choose_backend", None
     )
     topic = f"backend of {operation.name}"
-    why = f"of {', '.join(operation.backends)}; {_why_no_cuda(operation, driver)}"
+    compiled = _why_no_cuda(operation, driver) if operation.runs_on == "gpu" else _why_no_cpp(operation)
+    why = f"of {', '.join(operation.backends)}; {compiled}"
     if choose is None:
         return Finding(topic, True, f"auto chooses by tensor, {why}")
     return Finding(topic, True, f"{choose(device)} for tensors on {device.type}, {why}")
@@ -174,6 +176,14 @@ def _why_no_cuda(operation: Operation, driver: Driver) -> str:
     except KernelError as error:
         return f"no cuda: {error.message}; {error.hint}"
     return f"the cuda library for {entry.arch} loads"
+
+
+def _why_no_cpp(operation: Operation) -> str:
+    try:
+        load(find(operation.folder, None))
+    except KernelError as error:
+        return f"no cpp: {error.message}; {error.hint}"
+    return "the library for this processor loads"
 
 
 def _dotted(capability: tuple[int, int]) -> str:

@@ -25,6 +25,7 @@ FOREIGN_HINT = (
 
 _loaded: dict[Path, ctypes.CDLL] = {}
 _of_gpus: dict[tuple[str, tuple[int, int]], ctypes.CDLL] = {}
+_of_host: dict[str, ctypes.CDLL] = {}
 _guard = threading.Lock()
 
 
@@ -100,6 +101,17 @@ def load_for(folder: str, device: torch.device) -> ctypes.CDLL:
     if (folder, capability) not in _of_gpus:
         _of_gpus[folder, capability] = load(find(folder, capability))
     return _of_gpus[folder, capability]
+
+
+def load_for_host(folder: str) -> ctypes.CDLL:
+    """The library of an operation for the processor; looked for until it was found once.
+
+    Raises:
+        KernelError: as :func:`find` and :func:`load`.
+    """
+    if folder not in _of_host:
+        _of_host[folder] = load(find(folder, None))
+    return _of_host[folder]
 
 
 def not_available(backend: str, error: KernelError) -> ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +16,14 @@ class Operation:
         folder: in this package and, for compiled sources, in ``csrc``.
         backends: implementations that exist, the definition first.
         summary: in a few words.
+        runs_on: what its compiled backend is built for: GPUs, or the processor as the architecture ``host``.
     """
 
     name: str
     folder: str
     backends: tuple[str, ...]
     summary: str
+    runs_on: Literal["gpu", "cpu"] = "gpu"
 
 
 OPERATIONS = (
@@ -47,6 +50,13 @@ OPERATIONS = (
         folder="triangle_multiplication",
         backends=("reference", "cpu", "triton"),
         summary="gated update of pairs along triangles, fused or in place",
+    ),
+    Operation(
+        name="adamw_",
+        folder="adam",
+        backends=("reference", "torch", "cpp"),
+        summary="AdamW step of flat vectors in main memory, also with bfloat16 gradients and weights",
+        runs_on="cpu",
     ),
 )
 

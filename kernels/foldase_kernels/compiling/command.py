@@ -17,12 +17,12 @@ from foldase_kernels.compiling.gpus import ask_driver
 from foldase_kernels.compiling.processes import Processes
 from foldase_kernels.compiling.recipes import Recipe, recipe
 from foldase_kernels.errors import KernelError
-from foldase_kernels.operations import OPERATIONS, sources
+from foldase_kernels.operations import OPERATIONS, Operation, sources
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """What was asked for: operations (all when empty), architectures (of the GPUs when empty)."""
+    """What was asked for: operations (all when empty), architectures (of this machine when empty)."""
 
     operations: Sequence[str] = ()
     archs: Sequence[str] = ()
@@ -61,13 +61,36 @@ def chosen_recipes(wishes: Wishes) -> list[Recipe]:
     for arch in wishes.archs:
         if arch != HOST:
             parse(arch)
-    asked = list(wishes.operations) or [folder for folder, each in known.items() if sources(each)]
-    if not asked:
-        return []
-    return [recipe(folder, arch) for folder in asked for arch in wishes.archs or _archs_here()]
+    if wishes.operations:
+        asked = [known[name] for name in wishes.operations]
+        return [recipe(each.folder, arch) for each in asked for arch in wishes.archs or _archs_of(each)]
+    return _recipes_of_all([each for each in OPERATIONS if sources(each)], wishes.archs)
 
 
-def _archs_here() -> list[str]:
+def _recipes_of_all(operations: Sequence[Operation], archs: Sequence[str]) -> list[Recipe]:
+    """Of all operations, those that the architectures, or this machine, can have; GPUs are not required."""
+    found: list[Recipe] = []
+    missing: KernelError | None = None
+    for operation in operations:
+        if archs:
+            suiting = [arch for arch in archs if operation.runs_on == "gpu" or arch == HOST]
+            found += [recipe(operation.folder, arch) for arch in suiting]
+            continue
+        try:
+            found += [recipe(operation.folder, arch) for arch in _archs_of(operation)]
+        except KernelError as error:
+            missing = error
+    if missing is not None and not found:
+        raise missing
+    if missing is not None:
+        _say(f"nothing is built for a GPU: {missing.message}, {missing.hint}")
+    return found
+
+
+def _archs_of(operation: Operation) -> list[str]:
+    """The architectures of this machine that an operation is built for."""
+    if operation.runs_on == "cpu":
+        return [HOST]
     driver = ask_driver()
     if not driver.gpus:
         raise KernelError(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.optim.adamw import adamw
 
+from foldase_kernels.adam import adamw_
 from foldase_models.training.config import OptimizerConfig
 from foldase_models.training.surroundings import Update
 
@@ -21,36 +21,38 @@ class Vectors:
     average: torch.Tensor | None
 
 
-@torch.no_grad()
 def step(
-    vectors: Vectors, gradient: torch.Tensor, update: Update, optimizer: OptimizerConfig, *, decays: bool
+    vectors: Vectors,
+    gradient: torch.Tensor,
+    update: Update,
+    optimizer: OptimizerConfig,
+    *,
+    decays: bool,
+    out: torch.Tensor | None = None,
 ) -> None:
-    """One step in place, and the average after it.
+    """One step in place, and the average after it; see :func:`foldase_kernels.adam.adamw_`.
 
     Args:
         vectors: what is stepped.
-        gradient: of the same length, float32; may be overwritten.
+        gradient: of the same length, float32 or bfloat16; not changed.
         update: number, rate, scale and the decay of the average.
         optimizer: constants.
         decays: whether weight decay applies.
+        out: bfloat16, gets the new weights too; may be the memory of a bfloat16 gradient.
     """
-    if update.scale != 1.0:
-        gradient.mul_(update.scale)
-    adamw(
-        [vectors.weights],
-        [gradient],
-        [vectors.exp_avg],
-        [vectors.exp_avg_sq],
-        [],
-        [torch.tensor(float(update.number - 1), device=gradient.device)],
-        fused=True,
-        amsgrad=False,
-        beta1=optimizer.betas[0],
-        beta2=optimizer.betas[1],
-        lr=update.rate,
+    keeps_average = vectors.average is not None and update.average_decay is not None
+    adamw_(
+        vectors.weights,
+        vectors.exp_avg,
+        vectors.exp_avg_sq,
+        gradient,
+        step=update.number,
+        rate=update.rate,
+        betas=optimizer.betas,
+        epsilon=optimizer.epsilon,
         weight_decay=optimizer.weight_decay if decays else 0.0,
-        eps=optimizer.epsilon,
-        maximize=False,
+        scale=update.scale,
+        average=vectors.average if keeps_average else None,
+        average_decay=update.average_decay if keeps_average else None,
+        out=out,
     )
-    if vectors.average is not None and update.average_decay is not None:
-        vectors.average.lerp_(vectors.weights, 1.0 - update.average_decay)

@@ -53,7 +53,7 @@ class DeviceStepper(Stepper):
             gradient = self._gradients.pop(bucket.index, None)
             if gradient is None:
                 gradient = torch.zeros_like(vectors.weights)
-            adamw.step(vectors, gradient.float(), update, self._optimizer, decays=bucket.decays)
+            adamw.step(vectors, gradient, update, self._optimizer, decays=bucket.decays)
             if publish is not None:
                 publish(bucket.index, vectors.weights)
 
