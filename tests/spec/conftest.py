@@ -43,6 +43,7 @@ class Train(Operator[Any, Any]):
     version = 2
     help = "A model from families"
     resources = Resources(cpu=2.0, memory_bytes=2 * GIB)
+    gang = True
 
     class Inputs(Ports):
         families: Families

@@ -265,6 +265,25 @@ def test_auto_asks_the_estimate(registry):
     assert isinstance(found.steps["a"].estimate({"length": 64}, hardware), Estimate)
 
 
+def test_ranks_of_the_defaults_are_for_gangs_alone(registry):
+    found = workflow(
+        """
+inputs: {f: {type: families}}
+defaults: {resources: {ranks: 4, cpu: 0.5}}
+steps:
+  a: {uses: families.simulate@1, with: {seed: 1}}
+  b: {uses: model.train@2, with: {families: "${{ inputs.f }}"}}
+  c: {uses: model.train@2, with: {families: "${{ inputs.f }}"}, resources: {ranks: 2, memory: 1GiB}}
+  d: {uses: families.simulate@1, with: {seed: 1}, resources: {ranks: 1}}
+""",
+        registry,
+    )
+    wanted = {name: step.resources({}, None) for name, step in found.steps.items()}
+    assert {name: one.ranks for name, one in wanted.items()} == {"a": 1, "b": 4, "c": 2, "d": 1}
+    assert wanted["c"].total == Resources(cpu=1.0, memory_bytes=2**31)
+    assert wanted["b"].to_json()["ranks"] == 4
+
+
 def test_order_is_that_of_the_document_where_it_is_free():
     assert topological({"c": [], "b": ["a"], "a": [], "d": ["b", "c"]}) == ["c", "a", "b", "d"]
     assert topological({"a": ["b"], "b": ["a"], "c": ["a"], "d": []}) == ["d"]

@@ -46,6 +46,11 @@ def test_what_the_loader_takes_the_schema_takes(plain, typed, sweep):
         {"with": {"seed": 1, "sizes": [1, "${{ inputs.n }}"]}, "each": {"a": "${{ inputs.l }}", "b": [1]}},
         {"with": {"seed": 1}, "resources": {"cpu": 0.5, "memory": "16GiB", "gpu": "1/2"}},
         {"with": {"seed": 1}, "resources": {"cpu": "auto", "memory": "auto"}},
+        {
+            "uses": "model.train@2",
+            "with": {"families": "${{ inputs.f }}"},
+            "resources": {"ranks": 4, "memory": "1GiB"},
+        },
         {"with": {"seed": 1}, "retry": {"max": 3, "backoff": "5s..2m", "on": ["oom"]}},
         {"with": {"seed": 1}, "retry": {"on_oom": {"memory": "x2", "with.length": "/2"}}},
         {"with": {"seed": 1}, "timeout": "1h30m", "cache": "refresh", "if": "${{ true }}"},
@@ -65,6 +70,8 @@ def test_right_steps(plain, typed, step):
         {"cache": "no"},
         {"resources": {"memory": 16}},
         {"resources": {"gpu": 0.5}},
+        {"resources": {"ranks": 0}},
+        {"resources": {"ranks": "4"}},
         {"retry": {"on": ["bad_input"]}},
         {"each": {"a": "all"}},
         {"if": "yes"},
@@ -73,6 +80,12 @@ def test_right_steps(plain, typed, step):
 )
 def test_wrong_steps(plain, step):
     assert list(plain.iter_errors(document(**step)))
+
+
+def test_several_ranks_are_for_gangs(plain, typed):
+    several = document(**{"with": {"seed": 1}, "resources": {"ranks": 2}})
+    plain.validate(several)
+    assert list(typed.iter_errors(several)), "families.simulate is no gang"
 
 
 @pytest.mark.parametrize(

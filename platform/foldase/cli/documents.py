@@ -176,7 +176,7 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
             step["uses"],
             ", ".join(step.get("after") or ()),
             "skipped" if step.get("runs") is False else _CACHED[step.get("cached")],
-            f"{resources.get('cpu', 0):g}" + (f" + {resources['gpu']:g} GPU" if resources.get("gpu") else ""),
+            _cores(resources),
             show_bytes(memory) if memory else "",
             _range(estimate.get("seconds")),
             "  ".join(f"{key}={render.value(value)}" for key, value in step["with"].items()),
@@ -193,6 +193,12 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
         out.print(f"warning: {warning}")
     if note:
         out.print(note)
+
+
+def _cores(resources: dict[str, Any]) -> str:
+    """Of one process; of a gang with the number of its ranks before it: ``4 x 0.5``."""
+    each = f"{resources.get('cpu', 0):g}" + (f" + {resources['gpu']:g} GPU" if resources.get("gpu") else "")
+    return f"{resources['ranks']} x {each}" if resources.get("ranks", 1) > 1 else each
 
 
 def _range(seconds: list[float] | None) -> str:

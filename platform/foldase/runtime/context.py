@@ -91,6 +91,7 @@ class RunningStep(StepContext):
         self.attempt = task.attempt
         self.cpus = task.resources.cpu
         self.memory_bytes = task.resources.memory_bytes
+        self.ranks = task.resources.ranks
         self._task = task
         self._workplace = workplace
         self._cancel = cancel

@@ -28,9 +28,9 @@ class Capacity:
     def take(self, shape: Shape) -> None:
         """A step of this shape starts."""
         if shape.depth > 1:
-            self._tiny = _sum(self._tiny, shape.resources)
+            self._tiny = _sum(self._tiny, shape.resources.total)
         else:
-            self._long = _sum(self._long, shape.resources)
+            self._long = _sum(self._long, shape.resources.total)
 
     def fits(self, shape: Shape) -> bool:
         """Whether one more of this shape may start.
@@ -42,7 +42,7 @@ class Capacity:
 
     def lacking(self, shape: Shape) -> str | None:
         """What a step of this shape waits for, in words, or None when it may start."""
-        need = shape.resources
+        need = shape.resources.total
         checks = (
             ("cores", need.cpu, self._total.cpu, self._long.cpu, self._tiny.cpu),
             (
@@ -130,8 +130,11 @@ class ReadyQueue:
         return (found[1], found[2]) if found else None
 
 
-def shortfall(wanted: Resources, node: Hardware) -> str | None:
-    """Why no node can ever hold a step, in words; None when the largest can."""
+def shortfall(wanted: Resources, node: Hardware, cluster: Resources) -> str | None:
+    """Why a step can never start, in words; None when it can.
+
+    Each of its ranks must find room on ``node``, the largest, and all of them in the ``cluster``.
+    """
     if wanted.cpu > node.cpus + _EPSILON:
         return f"it asks for {wanted.cpu:g} cores, the largest node has {node.cpus:g}"
     if wanted.memory_bytes > node.memory_bytes:
@@ -141,7 +144,18 @@ def shortfall(wanted: Resources, node: Hardware) -> str | None:
         )
     if wanted.gpu > len(node.gpus) + _EPSILON:
         return f"it asks for {wanted.gpu:g} GPUs, the largest node has {len(node.gpus)}"
+    if wanted.ranks > 1 and (ranks := _ranks_that_fit(wanted, cluster)) < wanted.ranks:
+        return f"it asks for {wanted.ranks} ranks, and all nodes together have room for {ranks}"
     return None
+
+
+def _ranks_that_fit(wanted: Resources, cluster: Resources) -> int:
+    pairs = (
+        (wanted.cpu, cluster.cpu),
+        (wanted.memory_bytes, cluster.memory_bytes),
+        (wanted.gpu, cluster.gpu),
+    )
+    return int(min((has / one + _EPSILON for one, has in pairs if one > 0), default=wanted.ranks))
 
 
 def _sum(first: Resources, second: Resources) -> Resources:

@@ -127,4 +127,4 @@ def _connect(run: Run) -> None:
 
 def resources_from_json(found: dict[str, Any]) -> Resources:
     """The inverse of ``Resources.to_json``."""
-    return Resources(cpu=found["cpu"], memory_bytes=found["memory_bytes"], gpu=found["gpu"])
+    return Resources.from_json(found)

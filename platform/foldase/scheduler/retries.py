@@ -130,10 +130,12 @@ def _changed(
     else:
         wanted = had
     if hardware is not None:
+        # Ranks may have to share the largest node; what they had, they can have again.
+        share = 1 / had.ranks
         wanted = replace(
             wanted,
-            memory_bytes=min(wanted.memory_bytes, hardware.memory_bytes),
-            cpu=min(wanted.cpu, hardware.cpus),
+            memory_bytes=min(wanted.memory_bytes, max(had.memory_bytes, int(hardware.memory_bytes * share))),
+            cpu=min(wanted.cpu, max(had.cpu, hardware.cpus * share)),
         )
     novelty: Json = {
         name: [step.inputs.get(name), inputs[name]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import secrets
 import time
+from dataclasses import replace
 
 from foldase.scheduler.attempts import Attempts
 from foldase.scheduler.cache import CacheDesk
@@ -264,7 +265,7 @@ class Scheduler:
             self._flow.fail(step, Cause.BAD_INPUT, error_json(fault))
             return
         step.estimate = estimate.to_json() if estimate else None
-        lacking = shortfall(step.resources, hardware)
+        lacking = shortfall(step.resources, hardware, self._executor.total())
         if lacking is not None:
             error = {
                 "code": "unsatisfiable_resources",
@@ -310,8 +311,8 @@ def _resources(step: Step, hardware: Hardware) -> Resources:
     assert step.inputs is not None
     wanted = step.plan.resources(step.inputs, hardware)
     changed = step.changes or {}
-    return Resources(
+    return replace(
+        wanted,
         cpu=changed.get("cpu", wanted.cpu),
         memory_bytes=changed.get("memory_bytes", wanted.memory_bytes),
-        gpu=wanted.gpu,
     )

@@ -34,6 +34,7 @@ class Operator(Answer):
     outputs: list[Port]
     resources: dict[str, float]
     deterministic: bool
+    gang: bool = Field(False, description="whether a step may ask for several ranks")
 
 
 class Operators(Answer):

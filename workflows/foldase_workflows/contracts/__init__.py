@@ -21,6 +21,7 @@ from foldase_workflows.contracts.errors import (
     UserError,
 )
 from foldase_workflows.contracts.failures import Cause
+from foldase_workflows.contracts.gangs import RankContext
 from foldase_workflows.contracts.operator import Estimate, Gpu, Hardware, Operator, Resources, Signature
 from foldase_workflows.contracts.ports import Port, Ports
 from foldase_workflows.contracts.registry import Registry, default_registry
@@ -47,6 +48,7 @@ __all__ = [
     "Port",
     "PortType",
     "Ports",
+    "RankContext",
     "Registry",
     "Resources",
     "Signature",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.contracts.gangs import run_alone
 
 
 class StepContext(ABC):
@@ -20,6 +21,7 @@ class StepContext(ABC):
         attempt: 1 for the first try.
         cpus: cores the step may use; set thread counts from it.
         memory_bytes: bytes reserved, 0 where nothing was asked for.
+        ranks: processes of the step; of a gang (more than 1) ``cpus`` and ``memory_bytes`` are for each.
         scratch: an empty folder of this attempt, removed afterwards.
         checkpoints: a folder that survives attempts, worker losses and ``resume``; what lies in it was
             written by an earlier attempt with the same identity (operator, parameters, inputs).
@@ -33,6 +35,7 @@ class StepContext(ABC):
     attempt: int
     cpus: float
     memory_bytes: int
+    ranks: int = 1
     scratch: Path
     checkpoints: Path
     correction: float = 1.0
@@ -69,6 +72,21 @@ class StepContext(ABC):
         Raises:
             UserError: ``bad_plan``, the values are no JSON of at most 16 KiB, or one of these is of no use.
         """
+
+    def gang(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        """Run ``module:function(context: RankContext, **arguments)`` on every rank; gives rank 0's result.
+
+        With one rank it is called in this process. Arguments and result are plain values that pickle takes.
+        Lost processes are replaced, perhaps by fewer, and the function is called anew on all of them.
+
+        Raises:
+            UserError: ``bad_rank_function``.
+            Exception: what the first rank that failed has raised, as if it were raised here; of the ranks
+                that failed because that one was gone nothing is said.
+        """
+        if self.ranks != 1:
+            raise NotImplementedError("this context runs no gangs")
+        return run_alone(function, arguments, self)
 
     @property
     @abstractmethod

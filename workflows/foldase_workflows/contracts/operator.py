@@ -55,15 +55,32 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a step reserves while it runs. ``memory_bytes`` is a reservation, not a cap."""
+    """What a step reserves while it runs. ``memory_bytes`` is a reservation, not a cap.
+
+    Of a gang, a step of several processes, ``ranks`` is how many; the other figures are for each of them.
+    """
 
     cpu: float = 1.0
     memory_bytes: int = 0
     gpu: float = 0.0
+    ranks: int = 1
+
+    @property
+    def total(self) -> Resources:
+        """What all ranks reserve together, as if they were one."""
+        if self.ranks == 1:
+            return self
+        return Resources(self.cpu * self.ranks, self.memory_bytes * self.ranks, self.gpu * self.ranks)
 
     def to_json(self) -> dict[str, float | int]:
-        """Plain values for the database and the API."""
-        return {"cpu": self.cpu, "memory_bytes": self.memory_bytes, "gpu": self.gpu}
+        """Plain values for the database and the API; ``ranks`` only where there are several."""
+        plain: dict[str, float | int] = {"cpu": self.cpu, "memory_bytes": self.memory_bytes, "gpu": self.gpu}
+        return plain if self.ranks == 1 else {**plain, "ranks": self.ranks}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Resources:
+        """The inverse of :meth:`to_json`."""
+        return cls(plain["cpu"], plain["memory_bytes"], plain["gpu"], plain.get("ranks", 1))
 
 
 InputsT = TypeVar("InputsT", bound=Ports)
@@ -86,6 +103,8 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
     """Steps of one family share warm worker processes."""
     resources: ClassVar[Resources] = Resources()
     """The default request where a document says nothing."""
+    gang: ClassVar[bool] = False
+    """Whether ``run`` hands its work to ``context.gang``, so that a document may ask for several ranks."""
     deterministic: ClassVar[bool] = True
     """False for steps whose results must never come from the cache."""
     frugality: ClassVar[str | None] = None
@@ -136,6 +155,7 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
             deterministic=self.deterministic,
             frugality=self.frugality,
             tolerances=self.tolerances,
+            gang=self.gang,
         )
 
 
@@ -152,6 +172,7 @@ class Signature:
     deterministic: bool = True
     frugality: str | None = None
     tolerances: frozenset[str] = frozenset()
+    gang: bool = False
 
     @property
     def reference(self) -> str:
@@ -169,4 +190,5 @@ class Signature:
             "outputs": [port.to_json() for port in self.outputs.values()],
             "resources": self.resources.to_json(),
             "deterministic": self.deterministic,
+            "gang": self.gang,
         }

@@ -36,7 +36,8 @@ class Registry:
 
         Raises:
             ValueError: another operator has that name and version, its ``frugality`` is not an integer
-                input with a default and a maximum, or its ``tolerances`` are not inputs.
+                input with a default and a maximum, its ``tolerances`` are not inputs, or it asks for several
+                ranks without being a gang.
         """
         if operator.frugality is not None:
             port = operator.signature.inputs.get(operator.frugality)
@@ -47,6 +48,8 @@ class Registry:
                 )
         for name in operator.tolerances - operator.signature.inputs.keys():
             raise ValueError(f"{operator.reference}: tolerances name {name!r}, which is no input")
+        if operator.resources.ranks != 1 and not operator.gang:
+            raise ValueError(f"{operator.reference}: it asks for several ranks and is no gang")
         known = self._operators.setdefault(operator.reference, operator)
         if type(known) is not type(operator):
             raise ValueError(

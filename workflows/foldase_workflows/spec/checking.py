@@ -115,6 +115,7 @@ class _Checker:
         if operator is None:
             return None
         self._check_on_oom(spec, path, operator)
+        self._check_ranks(spec, path, operator)
         defaults = self.document.defaults
         return CheckedStep(
             name=name,
@@ -243,6 +244,15 @@ class _Checker:
             elif ports[name].type not in (INT, FLOAT):
                 message = f"the input {name!r} is no number, so it cannot be multiplied"
                 self.faults.add("type", message, place, key=True, hint="name an input of type int or float")
+
+    def _check_ranks(self, spec: StepSpec, path: Path, operator: AnyOperator) -> None:
+        """Several ranks are for gangs; what the defaults say of them does not concern other operators."""
+        ranks = spec.resources.ranks if spec.resources else None
+        if ranks is not None and ranks > 1 and not operator.gang:
+            message = f"{operator.reference} does not run as a gang, so it cannot have {ranks} ranks"
+            gangs = ", ".join(one.reference for one in self.registry if one.gang)
+            hint = "delete `ranks`" + (f"; these can have several: {gangs}" if gangs else "")
+            self.faults.add("not_a_gang", message, (*path, "resources", "ranks"), hint=hint)
 
     def _outputs(self) -> tuple[dict[str, Template], dict[str, PortType]]:
         names = Names(self.input_types, self.step_types)

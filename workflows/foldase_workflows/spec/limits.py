@@ -31,3 +31,5 @@ INT_MIN = -(2**63)
 MAX_SECONDS = 365 * 24 * 3600.0
 MAX_QUANTITY_BYTES = 2**60
 MAX_RETRIES = 20
+MAX_RANKS = 1024
+"""Processes of one step."""

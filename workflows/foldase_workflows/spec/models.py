@@ -22,6 +22,7 @@ from foldase_workflows.spec.values import (
     ListOrExpression,
     Number,
     Priority,
+    RankCount,
     RetryCause,
     TypeName,
     Value,
@@ -73,8 +74,11 @@ class RetrySpec(Section):
 
 
 class ResourcesSpec(Section):
-    """What the step reserves. ``auto`` asks the operator's estimate."""
+    """What the step reserves. ``auto`` asks the operator's estimate; of a gang it is for each rank."""
 
+    ranks: RankCount = Field(
+        default=None, description="Processes that do the work together, of an operator that runs as a gang"
+    )
     cpu: Cores = Field(default=None, description="Cores, 0.5 or 8")
     memory: Bytes = Field(default=None, description="Main memory with a unit, 16GiB")
     gpu: Gpus = Field(default=None, description="Accelerators, 1, or a share of one, 1/2")

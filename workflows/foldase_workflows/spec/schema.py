@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from foldase_workflows.contracts.operator import Signature
 from foldase_workflows.contracts.ports import Port
 from foldase_workflows.contracts.registry import Registry
 from foldase_workflows.contracts.types import PortType
@@ -44,7 +45,7 @@ def workflow_json_schema(registry: Registry | None = None) -> dict[str, Any]:
         step["allOf"] = [
             {
                 "if": {"properties": {"uses": {"const": signature.reference}}},
-                "then": _typed_step(signature.inputs),
+                "then": _typed_step(signature),
             }
             for signature in operators
         ]
@@ -60,7 +61,14 @@ def _titled(schema: dict[str, Any], name: str, title: str) -> dict[str, Any]:
     return {"$schema": _DIALECT, "$id": f"/api/v1/schema/{name}", **schema, "title": title}
 
 
-def _typed_step(ports: dict[str, Port]) -> dict[str, Any]:
+def _typed_step(signature: Signature) -> dict[str, Any]:
+    typed = _typed_inputs(signature.inputs)
+    if not signature.gang:
+        typed["properties"]["resources"] = {"properties": {"ranks": {"const": 1}}}
+    return typed
+
+
+def _typed_inputs(ports: dict[str, Port]) -> dict[str, Any]:
     required = [port.name for port in ports.values() if port.required]
     properties = {port.name: {"anyOf": [_EXPRESSION, port_schema(port)]} for port in ports.values()}
     typed: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}

@@ -65,6 +65,7 @@ class Request:
     cpu: float | Literal["auto"] | None = None
     memory_bytes: int | Literal["auto"] | None = None
     gpu: float | Literal["auto"] | None = None
+    ranks: int | None = None
 
     def resources(
         self, operator: AnyOperator, estimate: Estimate | None, hardware: Hardware | None
@@ -81,7 +82,9 @@ class Request:
         if gpu == "auto":
             wanted = estimate is not None and estimate.gpu_memory_bytes > 0
             gpu = 1.0 if wanted and hardware is not None and hardware.gpus else own.gpu
-        return Resources(cpu=float(cpu), memory_bytes=int(memory), gpu=float(gpu))
+        # Ranks from the document's defaults concern those of its steps that can have several.
+        ranks = 1 if not operator.gang else own.ranks if self.ranks is None else self.ranks
+        return Resources(cpu=float(cpu), memory_bytes=int(memory), gpu=float(gpu), ranks=ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ def request_of(step: StepSpec, defaults: DefaultsSpec | None) -> Request:
         cpu=cpu if cpu in (None, "auto") else float(cpu),
         memory_bytes=memory if memory in (None, "auto") else quantities.parse_bytes(memory),
         gpu=gpu if gpu in (None, "auto") else quantities.parse_gpu(gpu),
+        ranks=shared.ranks if own.ranks is None else own.ranks,
     )
 
 

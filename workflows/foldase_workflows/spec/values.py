@@ -21,7 +21,7 @@ from foldase_workflows.contracts.failures import (
 from foldase_workflows.contracts.types import parse_type, type_names
 from foldase_workflows.spec import quantities
 from foldase_workflows.spec.faults import did_you_mean, show
-from foldase_workflows.spec.limits import MAX_NAME
+from foldase_workflows.spec.limits import MAX_NAME, MAX_RANKS
 
 EXPRESSION_PATTERN = r"\$\{\{[\s\S]*\}\}"
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}", re.ASCII)
@@ -102,6 +102,14 @@ def _check_gpu(value: Any) -> Any:
         )
         code = "number_range" if isinstance(value, (int, float)) else "quantity"
         raise fault(code, str(error), hint) from None
+    return value
+
+
+def _check_ranks(value: Any) -> Any:
+    hint = "write a whole number like 4"
+    _wants(int, value, "a number of ranks", hint)
+    if not 1 <= value <= MAX_RANKS:
+        raise fault("number_range", f"{show(value)} ranks cannot be started, 1 to {MAX_RANKS} can", hint)
     return value
 
 
@@ -197,6 +205,11 @@ Cores = Annotated[
     Any,
     BeforeValidator(_or_auto(_check_cpu)),
     WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, _AUTO]}),
+]
+RankCount = Annotated[
+    Any,
+    BeforeValidator(_check_ranks),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_RANKS}),
 ]
 Gpus = Annotated[
     Any,

@@ -1132,6 +1132,12 @@ export interface components {
         Operator: {
             /** Deterministic */
             deterministic: boolean;
+            /**
+             * Gang
+             * @description whether a step may ask for several ranks
+             * @default false
+             */
+            gang: boolean;
             /** Help */
             help: string;
             /** Inputs */

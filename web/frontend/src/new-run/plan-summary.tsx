@@ -69,6 +69,7 @@ function PlanRow({ step }: { step: PlannedStep }) {
         )}
         <br />
         <span className="muted">{step.uses}</span>
+        {(step.resources.ranks ?? 1) > 1 && <span className="muted"> on {step.resources.ranks} ranks</span>}
         {!step.fits && <span className={classes.tooLarge}>needs more memory than any node has</span>}
       </td>
       <td className={table.number}>

@@ -52,9 +52,10 @@ function Values({ values, none }: { values: Record<string, unknown> | null; none
 
 function resourceText(resources: Record<string, unknown> | null): string {
   if (!resources) return "not decided yet";
-  const { cpu, memory_bytes: memory, gpu } = resources;
+  const { cpu, memory_bytes: memory, gpu, ranks } = resources;
   const parts = [`${Number(cpu ?? 0)} CPU`];
   if (Number(memory) > 0) parts.push(formatBytes(Number(memory)));
   if (Number(gpu) > 0) parts.push(`${Number(gpu)} GPU`);
-  return parts.join(", ");
+  const each = parts.join(", ");
+  return Number(ranks) > 1 ? `${Number(ranks)} ranks, each ${each}` : each;
 }
