@@ -1,11 +1,18 @@
-"""The public AdamW step: checks and choice of a backend."""
+"""The public AdamW step: checks and choice of a backend.
+
+Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, with g the gradient times ``scale``::
+
+    m = betas[0] m + (1 - betas[0]) g          v = betas[1] v + (1 - betas[1]) g^2
+    w = w - rate (weight_decay w + (m / (1 - betas[0]^step)) / (sqrt(v / (1 - betas[1]^step)) + epsilon))
+    average = average_decay average + (1 - average_decay) w          out = w, rounded
+"""
 
 from __future__ import annotations
 
 import torch
 
 from foldase_kernels.adam.backends import backend_for
-from foldase_kernels.adam.checks import STATE, check_numbers, check_vector, check_vectors
+from foldase_kernels.adam.checks import STATE, check_vector, check_vectors
 from foldase_kernels.adam.problem import Problem, constants
 
 
@@ -26,13 +33,7 @@ def adamw_(
     out: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> None:
-    """One AdamW step of flat vectors, in place; the gradient is not changed.
-
-    Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, with g the gradient times ``scale``::
-
-        m = betas[0] m + (1 - betas[0]) g          v = betas[1] v + (1 - betas[1]) g^2
-        w = w - rate (weight_decay w + (m / (1 - betas[0]^step)) / (sqrt(v / (1 - betas[1]^step)) + epsilon))
-        average = average_decay average + (1 - average_decay) w          out = w, rounded
+    """One AdamW step of flat vectors, in place, by the formulas above; the gradient is not changed.
 
     The corrections of bias are computed in double precision. Rounding to bfloat16 is to nearest, ties to
     even; what is not a number stays so, also in the moments and the weights it meets. ``cpp`` reads and
@@ -62,29 +63,13 @@ def adamw_(
         ValueError: an argument does not fit (it is named), two vectors share memory, or the backend does not
             exist here.
     """
-    check_numbers(
-        step=step,
-        rate=rate,
-        betas=betas,
-        epsilon=epsilon,
-        weight_decay=weight_decay,
-        scale=scale,
-        average=average,
-        average_decay=average_decay,
-    )
+    if (average is None) != (average_decay is None):
+        raise ValueError("average and average_decay go together; one of them is missing")
+    known = constants(step, rate, betas, epsilon, weight_decay, scale, average_decay)
     state_dtypes = (STATE, torch.float64) if backend == "reference" else (STATE,)
     others = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "average": average}
     check_vectors(weights, others, gradient, out, state_dtypes=state_dtypes)
-    known = constants(
-        step=step,
-        rate=rate,
-        betas=betas,
-        epsilon=epsilon,
-        weight_decay=weight_decay,
-        scale=scale,
-        average_decay=average_decay,
-    )
-    problem = Problem(weights, exp_avg, exp_avg_sq, gradient, average, out, step, rate, weight_decay, known)
+    problem = Problem(weights, exp_avg, exp_avg_sq, gradient, average, out, known)
     backend_for(backend, weights.device).step(problem)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import torch
 
@@ -50,37 +49,6 @@ def check_vector(vector: torch.Tensor) -> None:
         ValueError: not a contiguous vector of float32 or bfloat16.
     """
     _check("vector", vector, (STATE, LOW), vector)
-
-
-def check_numbers(
-    *,
-    step: int,
-    rate: float,
-    betas: tuple[float, float],
-    epsilon: float,
-    weight_decay: float,
-    scale: float,
-    average: torch.Tensor | None,
-    average_decay: float | None,
-) -> None:
-    """Refuse constants that make no step.
-
-    Raises:
-        ValueError: names the argument and its value.
-    """
-    if step < 1:
-        raise ValueError(f"step is {step}; steps are counted from 1")
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas are {betas}; expected two numbers in [0, 1)")
-    for name, value in (("rate", rate), ("weight_decay", weight_decay), ("epsilon", epsilon)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} is {value}; expected a finite number, 0 or more")
-    if not math.isfinite(scale):
-        raise ValueError(f"scale is {scale}; expected a finite number")
-    if (average is None) != (average_decay is None):
-        raise ValueError("average and average_decay go together; one of them is missing")
-    if average_decay is not None and not 0 <= average_decay <= 1:
-        raise ValueError(f"average_decay is {average_decay}; expected a number in [0, 1]")
 
 
 def _check(name: str, vector: torch.Tensor, dtypes: tuple[torch.dtype, ...], weights: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ class Constants:
         root_correction: root of the correction of the second moment, which its root is divided by.
         scale: what the gradient is multiplied with.
         average_decay: of the average, where there is one.
+        step, rate, weight_decay: as the caller gave them.
     """
 
     betas: tuple[float, float]
@@ -30,6 +31,9 @@ class Constants:
     root_correction: float
     scale: float
     average_decay: float
+    step: int
+    rate: float
+    weight_decay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,7 @@ class Problem:
         weights, exp_avg, exp_avg_sq, average: ``[n]``, float32 (float64 too for the reference).
         gradient: ``[n]``, of their dtype or bfloat16.
         out: ``[n]``, bfloat16: where the new weights go rounded, or None.
-        step, rate, weight_decay: as the caller gave them.
-        constants: what follows from these.
+        constants: what the step multiplies with.
     """
 
     weights: torch.Tensor
@@ -50,9 +53,6 @@ class Problem:
     gradient: torch.Tensor
     average: torch.Tensor | None
     out: torch.Tensor | None
-    step: int
-    rate: float
-    weight_decay: float
     constants: Constants
 
     def part(self, first: int, last: int) -> Problem:
@@ -68,9 +68,6 @@ class Problem:
             cut(self.gradient),
             None if self.average is None else cut(self.average),
             None if self.out is None else cut(self.out),
-            self.step,
-            self.rate,
-            self.weight_decay,
             self.constants,
         )
 
@@ -88,7 +85,6 @@ class Backend:
 
 
 def constants(
-    *,
     step: int,
     rate: float,
     betas: tuple[float, float],
@@ -97,7 +93,22 @@ def constants(
     scale: float,
     average_decay: float | None,
 ) -> Constants:
-    """The corrections of bias (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) and what follows."""
+    """Check the numbers; corrections of bias: Kingma and Ba 2014 (arXiv:1412.6980), algorithm 1.
+
+    Raises:
+        ValueError: names the number that makes no step.
+    """
+    if step < 1:
+        raise ValueError(f"step is {step}; steps are counted from 1")
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas are {betas}; expected two numbers in [0, 1)")
+    for name, value in (("rate", rate), ("weight_decay", weight_decay), ("epsilon", epsilon)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value}; expected a finite number, 0 or more")
+    if not math.isfinite(scale):
+        raise ValueError(f"scale is {scale}; expected a finite number")
+    if average_decay is not None and not 0 <= average_decay <= 1:
+        raise ValueError(f"average_decay is {average_decay}; expected a number in [0, 1]")
     return Constants(
         betas=betas,
         epsilon=epsilon,
@@ -106,4 +117,7 @@ def constants(
         root_correction=math.sqrt(1.0 - betas[1] ** step),
         scale=scale,
         average_decay=1.0 if average_decay is None else average_decay,
+        step=step,
+        rate=rate,
+        weight_decay=weight_decay,
     )

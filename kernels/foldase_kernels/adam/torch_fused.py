@@ -21,7 +21,7 @@ ELEMENTS_AT_ONCE_ELSEWHERE = 2**24
 @torch.no_grad()
 def _step(problem: Problem) -> None:
     known = problem.constants
-    steps = torch.tensor(float(problem.step - 1), device=problem.weights.device)
+    steps = torch.tensor(float(known.step - 1), device=problem.weights.device)
     for part in _parts(problem):
         gradient = part.gradient.to(part.weights.dtype)
         if known.scale != 1.0:
@@ -37,8 +37,8 @@ def _step(problem: Problem) -> None:
             amsgrad=False,
             beta1=known.betas[0],
             beta2=known.betas[1],
-            lr=problem.rate,
-            weight_decay=problem.weight_decay,
+            lr=known.rate,
+            weight_decay=known.weight_decay,
             eps=known.epsilon,
             maximize=False,
         )
