@@ -55,14 +55,16 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """The model, with weights of seed 0."""
+    """The model, with weights of seed 0; large ones are made where and as they are trained."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.first = nn.Linear(INPUTS, size.width)
-        self.blocks = nn.ModuleList(Block(size.width) for _ in range(size.blocks))
+        with torch.device(device):
+            self.blocks = nn.ModuleList(Block(size.width).to(dtype) for _ in range(size.blocks))
         self.last = nn.Linear(size.width, 1)
+        self.to(device=device, dtype=dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[rows, 16] to [rows, 1]."""
@@ -76,13 +78,14 @@ class Tower(nn.Module):
 class Problem:
     """A regression whose batches depend on their number only."""
 
-    def __init__(self, size: Size) -> None:
-        self.size = size
-        self.model = Tower(size)
+    def __init__(self, size: Size, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.size, self.device, self.dtype = size, device, dtype
+        self.model = Tower(size, device, dtype)
 
     def batch(self, number: int) -> torch.Tensor:
         """The inputs of a part of a batch."""
-        return torch.randn(self.size.rows, INPUTS, generator=torch.Generator().manual_seed(number))
+        made = torch.randn(self.size.rows, INPUTS, generator=torch.Generator().manual_seed(number))
+        return made.to(device=self.device, dtype=self.dtype)
 
     def loss(self, batch: torch.Tensor, step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
         """Mean square of the error of a sum of sines."""
