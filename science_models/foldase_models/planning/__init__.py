@@ -10,14 +10,22 @@ from foldase_models.planning.contacts import (
 )
 from foldase_models.planning.hardware import Hardware
 from foldase_models.planning.inference import plan_inference
-from foldase_models.planning.plan import Plan
+from foldase_models.planning.plan import InferencePlan, Plan
+from foldase_models.planning.trainees import Part
+from foldase_models.planning.training import DoesNotFit, plan_training
+from foldase_models.planning.training_plan import TrainingPlan
 
 __all__ = [
     "ContactEstimate",
+    "DoesNotFit",
     "Hardware",
+    "InferencePlan",
+    "Part",
     "Plan",
+    "TrainingPlan",
     "estimate_prediction",
     "estimate_training",
     "parameter_count",
     "plan_inference",
+    "plan_training",
 ]

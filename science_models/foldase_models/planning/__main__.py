@@ -12,7 +12,7 @@ from foldase_models.errors import ModelError
 from foldase_models.planning.configs import read_config
 from foldase_models.planning.hardware import GIB, Hardware
 from foldase_models.planning.inference import plan_inference
-from foldase_models.planning.plan import Plan
+from foldase_models.planning.plan import InferencePlan
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _plan(given: argparse.Namespace) -> Plan:
+def _plan(given: argparse.Namespace) -> InferencePlan:
     return plan_inference(
         read_config(given.model, Path(given.model)),
         given.residues,

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from foldase_models.folding.contacts.config import PAIR_FEATURES, ContactModelConfig
+from foldase_models.planning import tensors
+from foldase_models.planning.tensors import Tensors, Unit, linear, matrix, norm, vector
+from foldase_models.planning.trainees import Activations, Part
 
 SMALL_SCORES = 8 * 2**20
 """Bytes of scores that attention on the CPU holds at once at most (``foldase_kernels.attention.cpu``)."""
@@ -32,47 +35,43 @@ class ContactEstimate:
     memory_bytes: int
 
 
-def _linear(width_in: int, width_out: int, *, bias: bool = True) -> int:
-    return width_in * width_out + (width_out if bias else 0)
+def units(config: ContactModelConfig) -> tuple[Unit, ...]:
+    """Parameters of the whole model, exactly: what embeds, the blocks, what is read off them."""
+    c, letters = config.width, len(config.letters)
+    offsets = matrix(2 * config.max_offset + 1, c)
+    if config.inputs == "couplings":
+        first = offsets + linear(PAIR_FEATURES, c) + linear(c, c)
+    else:
+        outer = tensors.outer_product_mean(c, config.outer_width, c)
+        first = matrix(letters, c) + 3 * linear(letters, c) + offsets + matrix(letters, c) + outer
+    heads = norm(c) + matrix(config.distance_bins, c) + norm(c)
+    heads += linear(c, 1) + linear(c, config.distance_bins)
+    heads += vector(1) + norm(c) + linear(c, c) + linear(4, c)
+    heads += linear(2 * c + 4, c) + linear(c, c) + linear(c, 2)
+    blocks = tuple(Unit(f"block {number}", _block(config)) for number in range(config.blocks))
+    return (Unit("embedding", first), *blocks, Unit("heads", heads))
 
 
-def _attention(c: int, inner: int) -> int:
-    return 3 * _linear(c, inner, bias=False) + _linear(inner, c) + _linear(c, inner)
-
-
-def _transition(c: int, n: int) -> int:
-    return 2 * c + _linear(c, n * c) + _linear(n * c, c)
-
-
-def _outer_product(c: int, hidden: int) -> int:
-    return 2 * c + 2 * _linear(c, hidden) + _linear(hidden * hidden, c)
+def _block(config: ContactModelConfig) -> Tensors:
+    """One block: an Evoformer's, or convolutions and a pair stack for couplings."""
+    c, heads, inner = config.width, config.heads, config.heads * config.head_width
+    pairs = tensors.pair_stack(c, c, heads, inner, config.transition_n)
+    if config.inputs == "couplings":
+        return config.convolutions * (norm(c) + 2 * linear(9 * c, c)) + pairs
+    row = norm(c) + norm(c) + matrix(c, heads) + tensors.attention(c, inner)
+    column = norm(c) + tensors.attention(c, inner)
+    outer = tensors.outer_product_mean(c, config.outer_width, c)
+    return row + column + tensors.transition(c, config.transition_n) + outer + pairs
 
 
 def block_parameters(config: ContactModelConfig) -> int:
-    """Parameters of one block: an Evoformer's, or convolutions and a pair stack for couplings."""
-    c, heads, inner = config.width, config.heads, config.heads * config.head_width
-    row = 4 * c + _linear(c, heads, bias=False) + _attention(c, inner)
-    column = 2 * c + _attention(c, inner)
-    multiplication = 4 * c + 4 * _linear(c, c) + 2 * _linear(c, c)
-    attention = 2 * c + _linear(c, heads, bias=False) + _attention(c, inner)
-    pairs = 2 * multiplication + 2 * attention + _transition(c, config.transition_n)
-    if config.inputs == "couplings":
-        return pairs + config.convolutions * (2 * c + 2 * _linear(9 * c, c))
-    return pairs + row + column + _transition(c, config.transition_n) + _outer_product(c, config.outer_width)
+    """Parameters of one block."""
+    return tensors.numel(_block(config))
 
 
 def parameter_count(config: ContactModelConfig) -> int:
     """Parameters of the whole model, exactly."""
-    c, letters = config.width, len(config.letters)
-    embedder = (2 * config.max_offset + 1) * c
-    if config.inputs == "couplings":
-        embedder += _linear(PAIR_FEATURES, c) + _linear(c, c)
-    else:
-        embedder += 2 * letters * c + 3 * _linear(letters, c) + _outer_product(c, config.outer_width)
-    recycling = 2 * c + config.distance_bins * c
-    confidence = 2 * c + 2 * _linear(c, c) + _linear(4, c) + _linear(2 * c + 4, c) + _linear(c, 2) + 1
-    heads = 2 * c + _linear(c, 1) + _linear(c, config.distance_bins) + confidence
-    return embedder + recycling + config.blocks * block_parameters(config) + heads
+    return sum(unit.numel for unit in units(config))
 
 
 def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> float:
@@ -142,3 +141,34 @@ def _speed(cpus: float) -> float:
 
 def _range(seconds: float) -> tuple[float, float]:
     return SPREAD[0] * seconds, SPREAD[1] * seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ContactTrainee:
+    """The contact model as a training sees it; ``rows`` of a part are those whose covariance it sees."""
+
+    config: ContactModelConfig
+    kind = "contacts"
+
+    def units(self) -> tuple[Unit, ...]:
+        """See :class:`Trainee`."""
+        return units(self.config)
+
+    def activations(self, part: Part, item: int) -> Activations:
+        """See :class:`Trainee`; fitted as :func:`activation_bytes`."""
+        kept = activation_bytes(self.config, part.length, part.examples, training=True)
+        c, N, B = self.config.width, part.length, part.examples
+        S = 0 if self.config.inputs == "couplings" else self.config.sequences
+        heads = FLOAT * B * N * N * (40 * self.config.distance_bins + 8 * c)
+        inputs = self.config.blocks * FLOAT * B * (N * N * c + S * N * c) + heads
+        scale = item / FLOAT
+        return Activations(
+            kept=round(scale * kept),
+            block=round(scale * (kept - heads) / self.config.blocks),
+            inputs=round(scale * inputs),
+            working=0,
+        )
+
+    def flops(self, part: Part) -> float:
+        """See :class:`Trainee`; a backward pass costs two forward ones."""
+        return (2.0 + part.passes) * part.examples * forward_flops(self.config, part.length, part.rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from foldase_models.planning.esmfold import EsmFoldCost
 from foldase_models.planning.forms import GROUP, ITEM, Forms
 from foldase_models.planning.hardware import Hardware, gibibytes
 from foldase_models.planning.ledger import Ledger
-from foldase_models.planning.plan import Plan
+from foldase_models.planning.plan import InferencePlan
 from foldase_models.planning.time import rates_of
 
 CPU_GROUPS = tuple(GROUP >> step for step in range(5))
@@ -76,7 +76,7 @@ def plan_inference(
     dtype: DType | None = None,
     recycles: int | None = None,
     templates: int = 0,
-) -> Plan:
+) -> InferencePlan:
     """How a prediction fits; the model is never built and never runs.
 
     Plans are monotone: a tighter budget in any tier never gives a larger predicted peak.
@@ -118,7 +118,7 @@ def plan_inference(
         dtype=dtype or ("bfloat16" if hardware.gpu_bytes else "float32"),
     )
     plans = _candidates(request)
-    fitting = [plan for plan in plans if _fits(plan)]
+    fitting = [plan for plan in plans if not plan.lacking]
     if not fitting:
         raise _refusal(request, plans)
     chosen = min(fitting[0].step + frugality, len(plans) - 1)
@@ -133,7 +133,7 @@ def _cost_of(config: object, msa_depth: int, templates: int) -> tuple[str, Cost,
     raise ModelError(f"no memory model for a {type(config).__name__}", code="bad_request")
 
 
-def _candidates(request: _Request) -> list[Plan]:
+def _candidates(request: _Request) -> list[InferencePlan]:
     """From the fastest to the most frugal, each with a lower peak than all before it."""
     groups = GPU_GROUPS if request.hardware.gpu_bytes else CPU_GROUPS
     every = [
@@ -142,14 +142,14 @@ def _candidates(request: _Request) -> list[Plan]:
         for group in groups
     ]
     every.sort(key=lambda plan: plan.seconds[1])
-    kept: list[Plan] = []
+    kept: list[InferencePlan] = []
     for plan in every:
         if not kept or plan.predicted_peak_bytes < kept[-1].predicted_peak_bytes:
             kept.append(plan)
     return [replace(plan, step=step, steps=len(kept)) for step, plan in enumerate(kept)]
 
 
-def _plan(request: _Request, options: ForwardOptions) -> Plan:
+def _plan(request: _Request, options: ForwardOptions) -> InferencePlan:
     hardware, cost, N = request.hardware, request.cost, request.residues
     on_gpu = hardware.computes_on == "gpu"
     kernels = "triton" if on_gpu else "cpu"
@@ -170,7 +170,7 @@ def _plan(request: _Request, options: ForwardOptions) -> Plan:
         "inputs": cost.inputs(N),
         "forward": ledger.peak,
     }
-    plan = Plan(
+    plan = InferencePlan(
         model=request.model,
         residues=N,
         msa_depth=request.msa_depth,
@@ -191,7 +191,7 @@ def _plan(request: _Request, options: ForwardOptions) -> Plan:
     return replace(plan, peak=_tiers(plan, in_memory))
 
 
-def _tiers(plan: Plan, waiting: int) -> dict[str, int]:
+def _tiers(plan: InferencePlan, waiting: int) -> dict[str, int]:
     here = plan.held["process"] + plan.predicted_peak_bytes
     if plan.hardware.computes_on == "cpu":
         return {"ram": here}
@@ -205,30 +205,20 @@ def _seconds(request: _Request, options: ForwardOptions, forms: Forms, waiting: 
     return rates.spread[0] * seconds * request.samples, rates.spread[1] * seconds * request.samples
 
 
-def _fits(plan: Plan) -> bool:
-    budgets = plan.hardware.tiers()
-    return all(size <= budgets[tier] for tier, size in plan.peak.items())
-
-
-def _lacking(plan: Plan) -> Mapping[str, int]:
-    budgets = plan.hardware.tiers()
-    return {tier: size - budgets[tier] for tier, size in plan.peak.items() if size > budgets[tier]}
-
-
-def _refusal(request: _Request, plans: Sequence[Plan]) -> ModelError:
+def _refusal(request: _Request, plans: Sequence[InferencePlan]) -> ModelError:
     """By how much the most frugal plan fails, and what would make it possible."""
     frugal = plans[-1]
     names = {"gpu": "GPU memory", "ram": "main memory"}
     short = " and ".join(
         f"{gibibytes(frugal.peak[tier])} of {names[tier]} where there are "
         f"{gibibytes(request.hardware.tiers()[tier])} ({gibibytes(lacking)} too little)"
-        for tier, lacking in _lacking(frugal).items()
+        for tier, lacking in frugal.lacking.items()
     )
-    needs = ", ".join(f"{gibibytes(frugal.peak[tier])} of {names[tier]}" for tier in _lacking(frugal))
+    needs = ", ".join(f"{gibibytes(frugal.peak[tier])} of {names[tier]}" for tier in frugal.lacking)
     ways = [f"it fits with {needs}"]
     if request.dtype == "float32":
         half = _candidates(replace(request, dtype="bfloat16"))
-        if any(_fits(plan) for plan in half):
+        if any(not plan.lacking for plan in half):
             ways.append("with dtype bfloat16")
     most = _most_residues(request)
     ways.append(f"at most {most:,} residues fit here" if most else "not even one residue fits here")
@@ -243,7 +233,7 @@ def _most_residues(request: _Request) -> int:
     """The longest chain of the same kind that fits, 0 for none."""
 
     def fits(residues: int) -> bool:
-        return any(_fits(plan) for plan in _candidates(replace(request, residues=residues)))
+        return any(not plan.lacking for plan in _candidates(replace(request, residues=residues)))
 
     low, high = 0, request.residues
     while high - low > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,42 +12,26 @@ from foldase_models.planning.hardware import Hardware, gibibytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How one prediction will fit.
+class Plan(ABC):
+    """How some work with a model will fit, known before it begins.
 
     Attributes:
         model: its kind.
-        residues, msa_depth, samples, recycles: what was asked.
         hardware: what there is.
-        options: for the forward pass.
-        kernels: the backend that ``options.backend`` comes to there.
-        held: bytes by what holds them, in the tier where the model computes, uncorrected: ``process``,
-            ``weights``, ``inputs``, ``forward``.
-        parts: the most that is alive in ``forward`` while a part of the model runs, bytes.
-        peak_part: where ``forward`` is largest, outermost name first.
+        held: bytes by what holds them, in the tier where the model computes, uncorrected; ``process`` is what
+            the process holds anyway.
         peak: predicted peak by tier, bytes, corrected.
-        seconds: (low, high) wall time of all samples.
+        seconds: (low, high) wall time of all of it.
         correction: measured over predicted peak of earlier runs, taken into ``peak``.
-        step, steps: this plan among those for the same request, from 0, the fastest, to the most frugal.
         notes: what else people should know.
     """
 
     model: str
-    residues: int
-    msa_depth: int
-    samples: int
-    recycles: int
     hardware: Hardware
-    options: ForwardOptions
-    kernels: str
     held: Mapping[str, int]
-    parts: Mapping[str, int]
-    peak_part: tuple[str, ...]
     peak: Mapping[str, int]
     seconds: tuple[float, float]
     correction: float = 1.0
-    step: int = 0
-    steps: int = 1
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -54,6 +39,66 @@ class Plan:
         """Where the model computes, beyond what the process held before, corrected."""
         own = sum(size for name, size in self.held.items() if name != "process")
         return round(own * self.correction)
+
+    @property
+    def budgets(self) -> Mapping[str, int]:
+        """Bytes that there are, by tier."""
+        return self.hardware.tiers()
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """Bytes that a tier has too few, for those where it is so."""
+        budgets = self.budgets
+        return {tier: size - budgets[tier] for tier, size in self.peak.items() if size > budgets[tier]}
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the run page and the record of a run."""
+
+    @abstractmethod
+    def in_words(self) -> str:
+        """One line for people."""
+
+    @abstractmethod
+    def explain(self) -> str:
+        """A table for people."""
+
+    def told_peak(self) -> list[str]:
+        """The tiers and the time as lines of a table."""
+        budgets = self.budgets
+        rows = [
+            (tier, gibibytes(size), "of " + gibibytes(budgets[tier]))
+            for tier, size in self.peak.items()
+            if size
+        ]
+        corrected = "" if self.correction == 1.0 else f", with a correction of {self.correction:.2f}"
+        time = f"  time         {told_seconds(self.seconds[0])} to {told_seconds(self.seconds[1])}"
+        return ["predicted peak" + corrected, *(f"  {a:<10} {b:>12} {c}" for a, b, c in rows), time]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferencePlan(Plan):
+    """How one prediction will fit. ``held``: ``process``, ``weights``, ``inputs``, ``forward``.
+
+    Attributes:
+        residues, msa_depth, samples, recycles: what was asked.
+        options: for the forward pass.
+        kernels: the backend that ``options.backend`` comes to there.
+        parts: the most that is alive in ``forward`` while a part of the model runs, bytes.
+        peak_part: where ``forward`` is largest, outermost name first.
+        step, steps: this plan among those for the same request, from 0, the fastest, to the most frugal.
+    """
+
+    residues: int
+    msa_depth: int
+    samples: int
+    recycles: int
+    options: ForwardOptions
+    kernels: str
+    parts: Mapping[str, int]
+    peak_part: tuple[str, ...]
+    step: int = 0
+    steps: int = 1
 
     @property
     def forward_bytes(self) -> int:
@@ -73,7 +118,7 @@ class Plan:
             "options": self.options.to_json(),
             "predicted_peak_bytes": self.predicted_peak_bytes,
             "peak_bytes": dict(self.peak),
-            "budget_bytes": {tier: size for tier, size in self.hardware.tiers().items() if size},
+            "budget_bytes": {tier: self.budgets[tier] for tier in self.peak},
             "held_bytes": dict(self.held),
             "parts_bytes": dict(self.parts),
             "peak_part": list(self.peak_part),
@@ -110,19 +155,8 @@ class Plan:
             asked += f", {self.msa_depth:,} rows"
         asked += f", {self.recycles} recycles, {self.samples} sample{'s' if self.samples > 1 else ''}"
         lines = [asked, f"plan {self.step + 1} of {self.steps}, from the fastest to the most frugal", ""]
-        lines += [*self._tiers(), "", *self._holders(), "", *self._parts(), "", *self._forms()]
+        lines += [*self.told_peak(), "", *self._holders(), "", *self._parts(), "", *self._forms()]
         return "\n".join([*lines, "", *self.notes])
-
-    def _tiers(self) -> list[str]:
-        budgets = self.hardware.tiers()
-        rows = [
-            (tier, gibibytes(size), "of " + gibibytes(budgets[tier]))
-            for tier, size in self.peak.items()
-            if size
-        ]
-        corrected = "" if self.correction == 1.0 else f", with a correction of {self.correction:.2f}"
-        time = f"  time         {told_seconds(self.seconds[0])} to {told_seconds(self.seconds[1])}"
-        return ["predicted peak" + corrected, *(f"  {a:<10} {b:>12} {c}" for a, b, c in rows), time]
 
     def _holders(self) -> list[str]:
         names = {

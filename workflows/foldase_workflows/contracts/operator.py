@@ -33,7 +33,10 @@ class Estimate:
     """What a step is expected to take. A range where the truth depends on the data.
 
     ``seconds`` is (low, high) wall time; ``memory_bytes`` the peak of resident memory; ``basis`` says in a
-    few words what the figures stand on.
+    few words what the figures stand on. ``plan``, where there is one, holds plain values for people, of one
+    rank: ``ranks``, ``peak_bytes`` by tier (``gpu``, ``pinned``, ``ram``, ``disk``), ``tiers_bytes`` by tier
+    and owner, ``step_seconds`` (low, high) and ``step_seconds_of`` by kind of work, ``refusal`` where it does
+    not fit, and whatever else the operator knows.
     """
 
     seconds: tuple[float, float]
@@ -41,6 +44,7 @@ class Estimate:
     gpu_memory_bytes: int = 0
     disk_bytes: int = 0
     basis: str = ""
+    plan: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the API."""
@@ -50,6 +54,7 @@ class Estimate:
             "gpu_memory_bytes": self.gpu_memory_bytes,
             "disk_bytes": self.disk_bytes,
             "basis": self.basis,
+            **({"plan": dict(self.plan)} if self.plan else {}),
         }
 
 

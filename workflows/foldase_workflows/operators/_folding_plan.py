@@ -14,7 +14,7 @@ from foldase_workflows.operators._machine import available_memory, resident_memo
 
 if TYPE_CHECKING:
     from foldase_models.planning.hardware import Hardware
-    from foldase_models.planning.plan import Plan
+    from foldase_models.planning.plan import InferencePlan
     from foldase_workflows.operators._folding_inputs import Job
 
 CONFIG_FILE = "config.json"
@@ -97,13 +97,13 @@ def hardware_of(context: StepContext) -> Hardware:
 class Bucket:
     """Records of like length that run with one plan, shortest first."""
 
-    plan: Plan
+    plan: InferencePlan
     jobs: tuple[Job, ...]
 
 
 def plan_jobs(
     jobs: Sequence[Job],
-    plan: Callable[[int, int, int], Plan],
+    plan: Callable[[int, int, int], InferencePlan],
     linker: int = 0,
 ) -> list[Bucket]:
     """Give every record a plan, and group those that share one; what does not fit gets its error.
@@ -113,9 +113,9 @@ def plan_jobs(
         plan: from residues, rows and templates to a plan; raises ``ModelError`` where there is none.
         linker: residues that the model puts between two chains.
     """
-    known: dict[tuple[int, int, int], Plan | ModelError] = {}
+    known: dict[tuple[int, int, int], InferencePlan | ModelError] = {}
 
-    def planned(residues: int, job: Job) -> Plan | ModelError:
+    def planned(residues: int, job: Job) -> InferencePlan | ModelError:
         asked = (residues, job.depth, job.template_count)
         if asked not in known:
             try:

@@ -1,0 +1,285 @@
+"""The plan of a training, or why it does not fit and which knob would help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from foldase_models.errors import ModelError
+from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.planning.contacts import PROCESS_BYTES, ContactTrainee
+from foldase_models.planning.forms import ITEM
+from foldase_models.planning.hardware import Hardware, gibibytes
+from foldase_models.planning.inference import GPU_CONTEXT_BYTES, GPU_HOST_BYTES
+from foldase_models.planning.trainees import Activations, Part, Trainee
+from foldase_models.planning.training_plan import CAP, TrainingPlan
+from foldase_models.planning.training_states import Held, hold_states
+from foldase_models.planning.training_time import time_of_step
+from foldase_models.training.config import ActivationPlace, Place, Stage, TrainingConfig
+
+MOST_RANKS = 64
+"""Up to how many a refusal looks for ranks that would do."""
+NAMES = {
+    "gpu": "GPU memory",
+    "pinned": "pinned memory",
+    "ram": "main memory",
+    "disk": "disk",
+    CAP: "counted memory",
+}
+_DISK = Path("disk")
+"""Stands for a folder where a knob is tried that needs one."""
+
+
+class DoesNotFit(ModelError):
+    """A training that does not fit as it is configured.
+
+    Attributes:
+        plan: what it would take.
+    """
+
+    def __init__(self, plan: TrainingPlan, message: str, *, location: str | None, hint: str) -> None:
+        super().__init__(message, code="does_not_fit", location=location, hint=hint)
+        self.plan = plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    trainee: Trainee
+    training: TrainingConfig
+    hardware: Hardware
+    ranks: int
+    part: Part
+    correction: float
+
+
+def plan_training(
+    model: object,
+    training: TrainingConfig,
+    hardware: Hardware,
+    *,
+    part: Part,
+    ranks: int = 1,
+    correction: float | None = None,
+) -> TrainingPlan:
+    """How a training fits, before anything of it is allocated; the model is never built and never runs.
+
+    What is planned is what the configuration says: a tighter budget never gives a larger peak, it gives a
+    refusal.
+
+    Args:
+        model: its configuration.
+        training: how it is trained.
+        hardware: what one rank may use.
+        part: what one part of a step's batch holds, of which there are ``training.micro_batches``.
+        ranks: processes that share the parts, and with a stage above 0 the state.
+        correction: measured over predicted peak of earlier runs; None means 1.
+
+    Raises:
+        DoesNotFit: with how much is lacking where, and in the hint the knobs that would make it fit, the
+            cheapest first.
+        ModelError: ``bad_request`` for numbers that make no sense or a model that
+            has no plan.
+    """
+    correction = 1.0 if correction is None else correction
+    if ranks < 1 or not 0 < correction < float("inf"):
+        raise ModelError(
+            f"expected ranks of 1 or more and a correction above 0; found {ranks}, {correction}",
+            code="bad_request",
+        )
+    request = _Request(
+        trainee=trainee_of(model),
+        training=training,
+        hardware=hardware,
+        ranks=ranks,
+        part=part,
+        correction=correction,
+    )
+    plan = _plan(request)
+    if plan.lacking:
+        raise _refusal(request, plan)
+    return plan
+
+
+def trainee_of(model: object) -> Trainee:
+    """What the plan of a training asks of a model, by its configuration.
+
+    Raises:
+        ModelError: ``bad_request``: there is no memory model for it.
+    """
+    if isinstance(model, ContactModelConfig):
+        return ContactTrainee(model)
+    raise ModelError(f"no plan for the training of a {type(model).__name__}", code="bad_request")
+
+
+def _plan(request: _Request) -> TrainingPlan:
+    training, hardware, ranks = request.training, request.hardware, request.ranks
+    units = request.trainee.units()
+    held = hold_states(units, training, ranks)
+    _hold_activations(held, request.trainee.activations(request.part, ITEM[training.precision]), training)
+    step = time_of_step(units, request.trainee.flops(request.part), training, hardware, ranks)
+    on_gpu = hardware.computes_on == "gpu"
+    here = ("device",) if on_gpu else ("device", "pinned", "host")
+    own: dict[str, int] = {}
+    for tier in here:
+        for owner, size in held.tiers[tier].items():
+            own[owner] = own.get(owner, 0) + size
+    process = GPU_CONTEXT_BYTES if on_gpu else PROCESS_BYTES
+    plan = TrainingPlan(
+        model=request.trainee.kind,
+        hardware=hardware,
+        held={"process": process, **own},
+        peak={},
+        seconds=(training.steps * step.seconds[0], training.steps * step.seconds[1]),
+        correction=request.correction,
+        notes=("time: counted operations over rates of one machine; more where others use it",),
+        parameters=sum(unit.numel for unit in units),
+        ranks=ranks,
+        part=request.part,
+        training=training,
+        tiers=held.tiers,
+        step=step,
+    )
+    return replace(plan, peak=_peaks(plan, held))
+
+
+def _hold_activations(held: Held, made: Activations, training: TrainingConfig) -> None:
+    place = training.offload.activations
+    if place == "none":
+        held.add("device", "activations", made.kept + made.working)
+        return
+    if place == "recompute":
+        held.add("device", "activations", made.inputs + made.block + made.working)
+        return
+    held.add("device", "activations", made.block + made.working)
+    held.add("host" if place == "cpu" else "disk", "activations", made.kept)
+
+
+def _peaks(plan: TrainingPlan, held: Held) -> dict[str, int]:
+    here = plan.held["process"] + plan.predicted_peak_bytes
+    in_memory = held.sum("pinned") + held.sum("host")
+    if plan.hardware.computes_on == "cpu":
+        peak = {"ram": here}
+    else:
+        peak = {"gpu": here, "pinned": held.sum("pinned"), "ram": GPU_HOST_BYTES + in_memory}
+    if held.sum("disk"):
+        peak["disk"] = held.sum("disk")
+    if plan.training.limits.memory_bytes is not None:
+        peak[CAP] = round((held.sum("device") + in_memory) * plan.correction)
+    return peak
+
+
+def _refusal(request: _Request, plan: TrainingPlan) -> DoesNotFit:
+    """By how much the plan fails, and what would make it possible."""
+    short = " and ".join(
+        f"{gibibytes(plan.peak[tier])} of {NAMES[tier]} where there are "
+        f"{gibibytes(plan.budgets[tier])} ({gibibytes(lacking)} too little)"
+        for tier, lacking in plan.lacking.items()
+    )
+    needs = ", ".join(f"{gibibytes(plan.peak[tier])} of {NAMES[tier]}" for tier in plan.lacking)
+    ways = [*_ways(request), f"it fits as it is with {needs}"]
+    return DoesNotFit(
+        plan,
+        f"a rank of this training needs {short}",
+        location=_knob_of(ways[0]),
+        hint="; or ".join(ways),
+    )
+
+
+def _ways(request: _Request) -> list[str]:
+    """Single knobs that would do, the cheapest first; where none does alone, several together."""
+    alone = [words for words, changed in _knobs(request) if not _plan(changed).lacking]
+    if alone:
+        return alone[:3]
+    turned, said = request, []
+    for _ in range(len(list(_knobs(request))) + 2):
+        helping = [
+            (words, changed)
+            for words, changed in _knobs(turned)
+            if sum(_plan(changed).lacking.values()) < sum(_plan(turned).lacking.values())
+        ]
+        if not helping:
+            break
+        words, turned = helping[0]
+        said.append(words)
+        if not _plan(turned).lacking:
+            return [" and ".join(said)]
+    if not said:
+        return []
+    still = _plan(turned)
+    short = " and ".join(f"{gibibytes(still.peak[tier])} of {NAMES[tier]}" for tier in still.lacking)
+    return [f"not enough: {' and '.join(said)}, after which it needs {short}"]
+
+
+def _knob_of(way: str) -> str | None:
+    words = way.split()
+    return words[1] if words[0] == "set" else None
+
+
+def _knobs(request: _Request) -> Iterator[tuple[str, _Request]]:
+    """Every change of one knob that lets a training hold less, from what costs least to what costs most."""
+    training, ranks = request.training, request.ranks
+    examples = request.part.examples
+    if training.offload.activations == "none":
+        yield _activations(request, "recompute")
+    divisor = next((count for count in range(2, examples + 1) if examples % count == 0), None)
+    if divisor is not None:
+        parts = divisor * training.micro_batches
+        yield (
+            f"set micro_batches to {parts}",
+            replace(
+                request,
+                training=replace(training, micro_batches=parts),
+                part=replace(request.part, examples=examples // divisor),
+            ),
+        )
+    if ranks > 1:
+        stages: tuple[Stage, ...] = (1, 2, 3)
+        for stage in stages:
+            if stage > training.stage:
+                yield f"set stage to {stage}", replace(request, training=replace(training, stage=stage))
+    yield from _places(request)
+    more = ranks
+    while training.stage and more < MOST_RANKS:
+        more *= 2
+        yield f"set ranks to {more}", replace(request, ranks=more)
+
+
+def _places(request: _Request) -> Iterator[tuple[str, _Request]]:
+    training = request.training
+    order = ("none", "cpu", "nvme") if request.hardware.disk_bytes else ("none", "cpu")
+    now = order.index(training.offload.optimizer) if training.offload.optimizer in order else len(order)
+    places: tuple[Place, ...] = ("cpu", "nvme")
+    for place in places:
+        if place in order[now + 1 :]:
+            yield _offloaded(request, f"set offload.optimizer to {place}", optimizer=place)
+    kept: tuple[ActivationPlace, ...] = ("cpu", "nvme")
+    for where in kept:
+        if where in order and training.offload.activations in ("none", "recompute"):
+            yield _activations(request, where)
+    for place in places:
+        if place in order and training.offload.parameters in order[: order.index(place)]:
+            optimizer = training.offload.optimizer if training.offload.optimizer != "none" else place
+            words = f"set offload.parameters to {place}"
+            words += "" if training.offload.optimizer == optimizer else f" and offload.optimizer to {place}"
+            words += "" if training.stage == 3 else " and stage to 3"
+            changed = replace(request, training=replace(training, stage=3))
+            yield _offloaded(changed, words, optimizer=optimizer, parameters=place)
+
+
+def _activations(request: _Request, place: ActivationPlace) -> tuple[str, _Request]:
+    offload = replace(
+        request.training.offload, activations=place, folder=request.training.offload.folder or _DISK
+    )
+    changed = replace(request, training=replace(request.training, offload=offload))
+    return f"set offload.activations to {place}", changed
+
+
+def _offloaded(
+    request: _Request, words: str, *, optimizer: Place, parameters: Place | None = None
+) -> tuple[str, _Request]:
+    now = request.training.offload
+    offload = replace(
+        now, optimizer=optimizer, parameters=parameters or now.parameters, folder=now.folder or _DISK
+    )
+    return words, replace(request, training=replace(request.training, offload=offload))

@@ -1,0 +1,112 @@
+"""Shared inputs of trainings: what they make of a recipe, and what inputs that contradict each other get."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.training.config import OptimizerConfig, TrainingConfig
+from foldase_workflows.contracts import BadInput, Hardware, Ports
+from foldase_workflows.contracts.ports import ports_of
+from foldase_workflows.operators._training_plan import Part, estimate_training_step, plan_step
+from foldase_workflows.operators._training_ports import (
+    SCRATCH_VARIABLE,
+    WHERE_THINGS_LIE,
+    TrainingPorts,
+    training_config,
+)
+
+GIB = 2**30
+MODEL = ContactModelConfig(letters="ARND", width=64, blocks=6)
+PART = Part(examples=4, length=40, rows=64)
+RECIPE = TrainingConfig(steps=40, clip_norm=0.3, optimizer=OptimizerConfig(weight_decay=0.02))
+
+
+class OwnInputs(Ports):
+    steps: Annotated[int, Field(description="Optimizer steps")] = 40
+
+
+class Inputs(TrainingPorts, OwnInputs):
+    """As an operator has them."""
+
+
+def test_an_operators_own_inputs_come_first_and_places_are_choices():
+    ports = ports_of(Inputs)
+    assert next(iter(ports)) == "steps"
+    assert ports["offload_activations"].choices == ("none", "recompute", "cpu", "nvme")
+    assert set(ports) >= WHERE_THINGS_LIE
+
+
+def test_what_is_left_out_is_as_in_the_recipe():
+    assert training_config(Inputs(), RECIPE) == RECIPE
+
+
+def test_what_is_given_counts():
+    inputs = Inputs(stage=2, precision="bfloat16", micro_batches=4, clip_norm=1.5, bucket_mib=0.5)
+    made = training_config(inputs, RECIPE)
+    assert (made.stage, made.precision, made.micro_batches, made.clip_norm) == (2, "bfloat16", 4, 1.5)
+    assert made.limits.bucket_bytes == 2**19
+    assert made.optimizer == RECIPE.optimizer
+
+
+def test_a_contradiction_names_the_input():
+    with pytest.raises(BadInput, match="set offload_optimizer to cpu too") as caught:
+        training_config(Inputs(stage=3, offload_parameters="cpu"), RECIPE)
+    assert caught.value.location.path == "with.offload_optimizer"
+
+
+def test_nvme_is_the_workers_scratch_folder(tmp_path, monkeypatch):
+    inputs = Inputs(offload_optimizer="nvme")
+    monkeypatch.setenv(SCRATCH_VARIABLE, str(tmp_path))
+    assert training_config(inputs, RECIPE).offload.folder == tmp_path
+    for named in (None, "scratch", str(tmp_path / "missing")):
+        if named is None:
+            monkeypatch.delenv(SCRATCH_VARIABLE)
+        else:
+            monkeypatch.setenv(SCRATCH_VARIABLE, named)
+        with pytest.raises(BadInput, match=SCRATCH_VARIABLE) as caught:
+            training_config(inputs, RECIPE)
+        assert caught.value.code == "no_scratch"
+        assert caught.value.location.path == "with.offload_optimizer"
+
+
+def test_an_estimate_holds_the_plan_of_a_rank():
+    found = estimate_training_step(
+        MODEL, Inputs(offload_optimizer="nvme"), RECIPE, PART, Hardware(2.0, 8 * GIB), cpus=2.0
+    )
+    assert found.memory_bytes == found.plan["peak_bytes"]["ram"]
+    assert found.plan["tiers_bytes"]["disk"]["optimizer"] > 0
+    low, high = found.plan["step_seconds"]
+    assert found.seconds == (pytest.approx(40 * low), pytest.approx(40 * high))
+    assert "refusal" not in found.plan
+    assert "plan" in found.to_json()
+
+
+def test_an_estimate_of_what_does_not_fit_names_the_input_that_would_help():
+    found = estimate_training_step(MODEL, Inputs(), RECIPE, PART, Hardware(2.0, GIB), cpus=2.0)
+    assert found.memory_bytes > GIB
+    assert "offload_activations" in found.plan["refusal"]
+
+
+def test_a_step_tells_its_plan_before_it_begins(make_context):
+    context = make_context()
+    plan = plan_step(MODEL, training_config(Inputs(), RECIPE), PART, context)
+    assert context.planned["predicted_peak_bytes"] == plan.predicted_peak_bytes
+    assert context.planned["key"] == "ContactModel cpu stage 0 n/n/n"
+    context.corrections = {context.planned["key"]: 2.0}
+    corrected = plan_step(MODEL, training_config(Inputs(), RECIPE), PART, context)
+    assert corrected.predicted_peak_bytes == pytest.approx(2 * plan.predicted_peak_bytes, abs=2)
+
+
+def test_a_step_that_does_not_fit_is_refused_with_the_input_to_change(make_context):
+    with pytest.raises(BadInput, match="micro_batches") as caught:
+        plan_step(
+            MODEL,
+            training_config(Inputs(memory_cap_mib=8), RECIPE),
+            Part(examples=64, length=100),
+            make_context(),
+        )
+    assert caught.value.code == "does_not_fit"

@@ -1,0 +1,194 @@
+"""What every operator that trains takes: how much of the training lies where, and how steps are made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from foldase_models.errors import ModelError
+from foldase_models.training.config import (
+    ActivationPlace,
+    OffloadConfig,
+    Place,
+    Precision,
+    Stage,
+    TrainingConfig,
+)
+from foldase_workflows.contracts import BadInput, Location, Ports
+
+SCRATCH_VARIABLE = "FOLDASE_SCRATCH"
+"""Names the folder that ``nvme`` means, on the worker's own disk. People never give a path."""
+WHERE_THINGS_LIE = frozenset(
+    {
+        "stage",
+        "offload_optimizer",
+        "offload_parameters",
+        "offload_activations",
+        "checkpoint_seconds",
+        "bucket_mib",
+        "memory_cap_mib",
+    }
+)
+"""Inputs that change no result beyond rounding: an operator's ``tolerances``, so that a training goes on from
+its checkpoints where only these were changed."""
+
+
+class TrainingPorts(Ports):
+    """Shared inputs of trainings. ``class Inputs(TrainingPorts, OwnInputs)`` shows them after its own."""
+
+    stage: Annotated[
+        Stage,
+        Field(
+            description="Shared out over the ranks: 1 optimizer, 2 also gradients, 3 also weights; 0 nothing"
+        ),
+    ] = 0
+    precision: Annotated[
+        Precision,
+        Field(description="Of weights, gradients and products; the optimizer keeps float32 weights"),
+    ] = "float32"
+    micro_batches: Annotated[
+        int,
+        Field(ge=1, le=4096, description="Parts of a step's batch, shared out over the ranks or one by one"),
+    ] = 1
+    offload_optimizer: Annotated[
+        Place, Field(description="Where the optimizer's state lies and is computed; nvme: the worker's disk")
+    ] = "none"
+    offload_parameters: Annotated[
+        Place, Field(description="Where weights lie that no layer needs just now; with stage 3")
+    ] = "none"
+    offload_activations: Annotated[
+        ActivationPlace,
+        Field(description="Where lies what the backward pass needs; recompute: inputs of blocks only"),
+    ] = "none"
+    offload_delayed: Annotated[
+        bool, Field(description="Step the optimizer beside the next batch, whose weights are one step old")
+    ] = False
+    clip_norm: Annotated[
+        float | None,
+        Field(gt=0, description="Largest norm of the gradients of a step; left out: the recipe's"),
+    ] = None
+    weight_decay: Annotated[
+        float | None, Field(ge=0, le=10, description="On matrices only; left out: the recipe's")
+    ] = None
+    warmup_steps: Annotated[
+        int | None, Field(ge=0, description="Over which the rate rises; left out: the recipe's")
+    ] = None
+    checkpoint_seconds: Annotated[
+        float | None, Field(gt=0, description="Between two checkpoints; left out: the recipe's")
+    ] = None
+    bucket_mib: Annotated[
+        float, Field(ge=0.01, le=4096, description="MiB of gradients that are reduced and stepped together")
+    ] = 32.0
+    memory_cap_mib: Annotated[
+        float | None,
+        Field(ge=1, description="Most MiB of tensors and buffers a rank may hold; left out: no cap"),
+    ] = None
+
+
+def training_config(
+    inputs: TrainingPorts, recipe: TrainingConfig, *, folder: Path | None = None
+) -> TrainingConfig:
+    """The training that the inputs ask for.
+
+    Args:
+        inputs: of the step.
+        recipe: what the operator trains with where the inputs say nothing.
+        folder: what ``nvme`` means in this process; None asks the environment, where anything lies there.
+
+    Raises:
+        BadInput: ``bad_config``, naming the input: two of them contradict each other; ``no_scratch``.
+    """
+    if folder is None and _uses_disk(inputs):
+        folder = scratch_folder(_input_on_disk(inputs))
+    mib = 2**20
+    try:
+        offload = OffloadConfig(
+            optimizer=inputs.offload_optimizer,
+            parameters=inputs.offload_parameters,
+            activations=inputs.offload_activations,
+            folder=folder,
+            delayed=inputs.offload_delayed,
+        )
+        return replace(
+            recipe,
+            stage=inputs.stage,
+            precision=inputs.precision,
+            micro_batches=inputs.micro_batches,
+            clip_norm=_given(inputs.clip_norm, recipe.clip_norm),
+            optimizer=replace(
+                recipe.optimizer, weight_decay=_given(inputs.weight_decay, recipe.optimizer.weight_decay)
+            ),
+            schedule=replace(
+                recipe.schedule, warmup_steps=int(_given(inputs.warmup_steps, recipe.schedule.warmup_steps))
+            ),
+            checkpoint=replace(
+                recipe.checkpoint, seconds=_given(inputs.checkpoint_seconds, recipe.checkpoint.seconds)
+            ),
+            limits=replace(
+                recipe.limits,
+                bucket_bytes=int(inputs.bucket_mib * mib),
+                memory_bytes=None if inputs.memory_cap_mib is None else int(inputs.memory_cap_mib * mib),
+            ),
+            offload=offload,
+        )
+    except ModelError as error:
+        raise in_words_of_inputs(error) from error
+
+
+def in_words_of_inputs(error: ModelError) -> BadInput:
+    """An error that names fields of a configuration, naming the inputs that these come from."""
+    others = {"limits.bucket_bytes": "bucket_mib", "limits.memory_bytes": "memory_cap_mib"}
+    field = error.location or ""
+    name = others.get(field, field.replace("offload.", "offload_").rsplit(".", maxsplit=1)[-1])
+    return BadInput(
+        error.message.replace("offload.", "offload_"),
+        code=error.code,
+        location=Location(path=f"with.{name}") if name in TrainingPorts.model_fields else None,
+        hint=(error.hint or "").replace("offload.", "offload_") or None,
+    )
+
+
+def scratch_folder(port: str, environment: Mapping[str, str] | None = None) -> Path:
+    """The folder on this worker's disk that ``nvme`` means.
+
+    Args:
+        port: the input that asks for it, for the error.
+        environment: of the worker; None for this process's own.
+
+    Raises:
+        BadInput: ``no_scratch``: the worker names none, or it is not a folder that can be written.
+    """
+    named = (os.environ if environment is None else environment).get(SCRATCH_VARIABLE, "")
+    if not named:
+        problem = f"nvme means the folder that {SCRATCH_VARIABLE} names on the worker, and here it names none"
+    elif not Path(named).is_absolute() or not Path(named).is_dir():
+        problem = f"{SCRATCH_VARIABLE} of this worker names no folder: {named!r}"
+    elif not os.access(named, os.W_OK | os.X_OK):
+        problem = f"the folder that {SCRATCH_VARIABLE} of this worker names cannot be written: {named!r}"
+    else:
+        return Path(named)
+    raise BadInput(
+        problem,
+        code="no_scratch",
+        location=Location(path=f"with.{port}"),
+        hint=f"start the worker with {SCRATCH_VARIABLE} set to a folder on its own disk, or choose cpu",
+    )
+
+
+def _given(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _uses_disk(inputs: TrainingPorts) -> bool:
+    return "nvme" in (inputs.offload_optimizer, inputs.offload_parameters, inputs.offload_activations)
+
+
+def _input_on_disk(inputs: TrainingPorts) -> str:
+    """The first input that says ``nvme``."""
+    names = ("offload_optimizer", "offload_parameters", "offload_activations")
+    return next(name for name in names if getattr(inputs, name) == "nvme")
