@@ -68,7 +68,7 @@ def why_not() -> str:
     return ""
 
 
-def level() -> int:
+def wanted_level() -> int:
     """The vector instructions to use: those that FOLDASE_ADAM_INSTRUCTIONS names, else the best there are.
 
     Raises:
@@ -80,8 +80,8 @@ def level() -> int:
     return LEVELS[name]
 
 
-def launch_step(library: ctypes.CDLL, problem: Problem) -> None:
-    """Run one step.
+def launch_step(library: ctypes.CDLL, problem: Problem, level: int) -> None:
+    """Run one step with one of :data:`LEVELS`.
 
     Raises:
         LaunchError: the library refuses, for example instructions that the processor lacks.
@@ -98,7 +98,7 @@ def launch_step(library: ctypes.CDLL, problem: Problem) -> None:
         out=None if problem.out is None else problem.out.data_ptr(),
         gradient_dtype=DTYPE_CODES[problem.gradient.dtype],
         threads=torch.get_num_threads(),
-        level=level(),
+        level=level,
         scale=known.scale,
         first_share=1.0 - known.betas[0],
         second_kept=known.betas[1],
@@ -112,7 +112,7 @@ def launch_step(library: ctypes.CDLL, problem: Problem) -> None:
     _check(library, library.foldase_adam_step(ctypes.byref(step)))
 
 
-def launch_square_sum(library: ctypes.CDLL, vector: torch.Tensor) -> float:
+def launch_square_sum(library: ctypes.CDLL, vector: torch.Tensor, level: int) -> float:
     """Sum squares, as :func:`launch_step`."""
     count = vector.numel()
     sums = torch.zeros(max(1, -(-count // SUM_BLOCK)), dtype=torch.float64)
@@ -123,7 +123,7 @@ def launch_square_sum(library: ctypes.CDLL, vector: torch.Tensor) -> float:
         ctypes.c_int64(SUM_BLOCK),
         ctypes.c_void_p(sums.data_ptr()),
         ctypes.c_int32(torch.get_num_threads()),
-        ctypes.c_int32(level()),
+        ctypes.c_int32(level),
     )
     _check(library, status)
     return math.fsum(sums.tolist())
@@ -138,11 +138,11 @@ def _check(library: ctypes.CDLL, status: int) -> None:
 
 
 def _step(problem: Problem) -> None:
-    launch_step(load_for_host("adam"), problem)
+    launch_step(load_for_host("adam"), problem, wanted_level())
 
 
 def _square_sum(vector: torch.Tensor) -> float:
-    return launch_square_sum(load_for_host("adam"), vector)
+    return launch_square_sum(load_for_host("adam"), vector, wanted_level())
 
 
 CPP = Backend(_step, _square_sum)

@@ -13,7 +13,7 @@ from foldase_kernels.operations import OPERATIONS, SOURCE_SUFFIXES, source_folde
 
 COMMON_FLAGS = ("-O3", "-std=c++17")
 CUDA_FLAGS = ("-cudart=static", "-Xcompiler=-fPIC", "-Xptxas=-v")
-HOST_FLAGS = ("-fPIC", "-pthread", "-fno-strict-aliasing", "-DFOLDASE_HOST_BUILD")
+HOST_FLAGS = ("-fPIC", "-pthread", "-fno-strict-aliasing", "-ffp-contract=off", "-DFOLDASE_HOST_BUILD")
 SOURCES_DIGITS, COMPILER_DIGITS = 16, 8
 
 

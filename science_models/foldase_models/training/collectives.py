@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 import torch
@@ -27,10 +28,13 @@ POST_SECONDS = 0.5
 """How often a rank tells the others where it is, while that changes."""
 _SILENT_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
+# Since torch 2.13 they have the first names.
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 
 
 class Waitable(Protocol):
-    """What torch.distributed gives for an operation under way."""
+    """Something under way."""
 
     def wait(self) -> Any:
         """Return when it is done; raises where it failed."""
@@ -52,11 +56,24 @@ class Traffic:
         self.by_kind[kind] = self.by_kind.get(kind, 0.0) + size
 
 
+class Work(Waitable, Protocol):
+    """What torch.distributed gives for an operation under way."""
+
+    def is_completed(self) -> bool:
+        """Whether it is over."""
+        ...
+
+
 class Pending:
     """An operation under way."""
 
-    def __init__(self, owner: Collectives, name: str, work: Waitable | None) -> None:
+    def __init__(self, owner: Collectives, name: str, work: Work | None) -> None:
         self._owner, self._name, self._work = owner, name, work
+
+    @property
+    def done(self) -> bool:
+        """Whether :meth:`wait` would return, or raise, at once."""
+        return self._work is None or self._work.is_completed()
 
     def wait(self) -> None:
         """Return when this rank may use the result.
@@ -72,15 +89,28 @@ class Pending:
 class Collectives:
     """The operations of one group of ranks. With one rank all of them are copies or nothing."""
 
-    def __init__(self, ranks: Ranks, clock: Clock | None = None) -> None:
+    def __init__(
+        self, ranks: Ranks, clock: Clock | None = None, *, deadline_seconds: float | None = None
+    ) -> None:
+        """For a group of ranks.
+
+        Args:
+            ranks: the group.
+            clock: for the time it takes.
+            deadline_seconds: from now on the deadline of every operation of the group; as it was joined where
+                it is left out.
+        """
         self.ranks = ranks
         self.clock = clock or Clock()
         self.traffic = Traffic()
+        self.deadline_seconds = deadline_seconds or ranks.deadline_seconds
         self._lock = threading.Lock()
         self._number = 0
         self._pending: dict[str, float] = {}
         self._posted = ""
         self._closed = threading.Event()
+        if ranks.size > 1 and deadline_seconds is not None:
+            _set_deadline(deadline_seconds)
         if ranks.size > 1:
             threading.Thread(target=self._keep_posting, daemon=True, name="whereabouts").start()
 
@@ -99,7 +129,7 @@ class Collectives:
             "reduce_scatter",
             name,
             _size(whole),
-            lambda: dist.reduce_scatter_tensor(own, whole, async_op=True),
+            lambda: _reduce_scatter(own, whole, async_op=True),
         )
 
     def all_gather(self, name: str, whole: torch.Tensor, own: torch.Tensor) -> Pending:
@@ -110,7 +140,7 @@ class Collectives:
             "all_gather",
             name,
             _size(whole),
-            lambda: dist.all_gather_into_tensor(whole, own, async_op=True),
+            lambda: _all_gather(whole, own, async_op=True),
         )
 
     def broadcast(self, name: str, tensor: torch.Tensor, *, source: int = 0) -> Pending:
@@ -166,7 +196,7 @@ class Collectives:
         """Stop telling where this rank is."""
         self._closed.set()
 
-    def _start(self, kind: str, name: str, size: float, start: Callable[[], Waitable | None]) -> Pending:
+    def _start(self, kind: str, name: str, size: float, start: Callable[[], Work | None]) -> Pending:
         ranks = self.ranks.size
         if ranks == 1:
             return Pending(self, name, None)
@@ -182,7 +212,7 @@ class Collectives:
 
     def _failed(self, name: str, began: float, error: RuntimeError) -> ModelError:
         self._post()
-        time.sleep(min(_LAST_WORDS_SECONDS, self.ranks.deadline_seconds / 4))
+        time.sleep(min(_LAST_WORDS_SECONDS, self.deadline_seconds / 4))
         waited = time.monotonic() - began
         return ModelError(
             f"rank {self.ranks.rank} waited {waited:.0f} s for {name!r}; {'; '.join(self._whereabouts())}",
@@ -224,11 +254,23 @@ class Collectives:
         return True
 
 
+def _set_deadline(seconds: float) -> None:
+    for device in ("cpu", "cuda"):
+        try:
+            backend = dist.group.WORLD._get_backend(torch.device(device))  # type: ignore[union-attr]
+        except RuntimeError:
+            continue
+        backend._set_default_timeout(timedelta(seconds=seconds))
+
+
 class _Now:
     """An operation that is carried out when it is waited for."""
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
+
+    def is_completed(self) -> bool:
+        return False
 
     def wait(self) -> None:
         self._work()

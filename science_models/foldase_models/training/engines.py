@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from foldase_models.errors import ModelError
 from foldase_models.training.engine import Engine
 from foldase_models.training.surroundings import Surroundings
 from foldase_models.training.zero.replicated import ReplicatedEngine
+from foldase_models.training.zero.sharded import ShardedGradientsEngine, ShardedOptimizerEngine
 
 
 def make_engine(model: nn.Module, surroundings: Surroundings) -> Engine:
@@ -17,11 +19,21 @@ def make_engine(model: nn.Module, surroundings: Surroundings) -> Engine:
         ModelError: ``ranks_disagree``: models or configurations differ between ranks; ``bad_config``.
     """
     config = surroundings.config
-    described = {
-        name: f"{tuple(p.shape)} {p.dtype} {p.requires_grad}" for name, p in model.named_parameters()
-    }
-    surroundings.collectives.agree("the configuration", config.to_json() | {"offload": None})
-    surroundings.collectives.agree("the model's parameters", described)
+    parameters = {name: f"{_described(p)} {p.requires_grad}" for name, p in model.named_parameters()}
+    buffers = {name: _described(buffer) for name, buffer in model.named_buffers()}
+    agreed = config.to_json()
+    agreed["offload"].pop("folder")  # every machine has its own
+    surroundings.collectives.agree("the configuration", agreed)
+    surroundings.collectives.agree("the model's parameters", parameters)
+    surroundings.collectives.agree("the model's buffers", buffers)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError("the model has no parameter to train", code="bad_config", location="model")
+    if config.stage == 1:
+        return ShardedOptimizerEngine(model, surroundings)
+    if config.stage == 2:
+        return ShardedGradientsEngine(model, surroundings)
     return ReplicatedEngine(model, surroundings)
+
+
+def _described(tensor: torch.Tensor) -> str:
+    return f"{tuple(tensor.shape)} {tensor.dtype}"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,28 +17,61 @@ from foldase_models.errors import ModelError
 Tier = Literal["device", "pinned", "host", "disk"]
 TIERS: tuple[Tier, ...] = ("device", "pinned", "host", "disk")
 """``device`` computes; ``pinned`` buffers of main memory that the device copies from and to; ``host`` the
-rest
-of main memory; ``disk`` the file of this rank. On a CPU the first three are the same memory, told apart by
-their use."""
+rest of main memory; ``disk`` the file of this rank. On a CPU the first three are the same memory, told apart
+by their use."""
+
+ACTIVATIONS = "activations"
+"""The owner of whatever came without an owner: activations, batches, results of single operations."""
+
+_REMEDIES: Mapping[str, str] = {
+    ACTIVATIONS: "set offload.activations to recompute, cpu or nvme, or raise micro_batches",
+    "optimizer": "set offload.optimizer to nvme, or stage to 1 or more on several ranks",
+    "average": "set average_decay to 0, or offload.optimizer to nvme",
+    "float32 weights": "set offload.optimizer to nvme, or stage to 1 or more on several ranks",
+    "gradients": "set stage to 2, with offload.optimizer on nvme or on several ranks",
+    "gradient buckets": "lower limits.bucket_bytes",
+    "weights": "set stage to 3 and offload.parameters to nvme, or stage to 3 on several ranks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A storage that has an owner."""
+
+    tier: Tier
+    owner: str
+    size: int
 
 
 class Ledger:
     """Gives out the long-lived tensors of a training, and knows their bytes and the peak of each tier.
 
-    Activations are not among them: see :mod:`foldase_models.training.counted_memory`.
+    A tensor counts until its memory is freed. Activations count only inside
+    :class:`foldase_models.training.counted_memory.CountedMemory`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._lock = threading.Lock()
+    def __init__(self, device: torch.device, *, cap: int | None = None) -> None:
+        """Begin with nothing.
+
+        Args:
+            device: the one that computes.
+            cap: bytes that all tiers but ``disk`` together may hold; None for no cap.
+        """
+        self.device, self.cap = device, cap
+        self._lock = threading.RLock()
         self._held: dict[tuple[Tier, str], int] = {}
-        self._peak: dict[Tier, int] = {}
+        self._now: dict[Tier, int] = dict.fromkeys(TIERS, 0)
+        self._peak: dict[Tier, int] = dict.fromkeys(TIERS, 0)
+        self._known: dict[int, Known] = {}
+        # Storages may be freed in the middle of anything, also of what this class does.
+        self._gone: deque[int] = deque()
+        self._computing = False
 
     def zeros(self, tier: Tier, owner: str, numel: int, dtype: torch.dtype) -> torch.Tensor:
         """A vector of zeros, on the device or in main memory, pinned where there is a GPU to copy to.
 
         Raises:
-            ModelError: ``out_of_memory``: there is no room in that tier.
+            ModelError: ``out_of_memory``: there is no room in that tier; ``memory_cap``.
         """
         pinned = tier == "pinned" and self.device.type == "cuda"
         place = self.device if tier == "device" else torch.device("cpu")
@@ -48,21 +85,49 @@ class Ledger:
                 location=owner,
                 hint="look at the training's plan, and offload more or use more ranks",
             ) from error
-        self.add(tier, owner, numel * dtype.itemsize)
+        self.adopt(tier, owner, made)
         return made
 
-    def add(self, tier: Tier, owner: str, size: int) -> None:
-        """Count bytes that come (or go, below 0) other than by :meth:`zeros`."""
+    def adopt(self, tier: Tier, owner: str, tensor: torch.Tensor) -> None:
+        """Count a tensor that was made elsewhere; once, however many views of its memory are adopted.
+
+        Raises:
+            ModelError: ``memory_cap``.
+        """
+        storage = tensor.untyped_storage()
+        if not storage.nbytes():
+            return
         with self._lock:
-            key = (tier, owner)
-            self._held[key] = self._held.get(key, 0) + size
-            now = sum(held for (where, _), held in self._held.items() if where == tier)
-            self._peak[tier] = max(self._peak.get(tier, 0), now)
+            self._bury()
+            if storage._cdata in self._known:
+                return
+            self._known[storage._cdata] = Known(tier, owner, storage.nbytes())
+            weakref.finalize(storage, self._gone.append, storage._cdata).atexit = False
+            self.add(tier, owner, storage.nbytes())
+
+    def add(self, tier: Tier, owner: str, size: int) -> None:
+        """Count bytes that come (or go, below 0) other than as tensors.
+
+        Raises:
+            ModelError: ``memory_cap``.
+        """
+        with self._lock:
+            self._bury()
+            self._count(tier, owner, size)
+            if size > 0:
+                self.check_cap()
+
+    def known(self, tensor: torch.Tensor) -> Known | None:
+        """Tier and owner of a tensor's memory; None where it has none."""
+        with self._lock:
+            self._bury()
+            return self._known.get(tensor.untyped_storage()._cdata)
 
     def held(self, tier: Tier | None = None) -> dict[str, int]:
         """Bytes now, by owner, of one tier or of all."""
         found: dict[str, int] = {}
         with self._lock:
+            self._bury()
             for (where, owner), size in self._held.items():
                 if tier in (None, where) and size:
                     found[owner] = found.get(owner, 0) + size
@@ -70,9 +135,64 @@ class Ledger:
 
     def tiers(self) -> Mapping[Tier, int]:
         """Bytes now, by tier."""
-        return {tier: sum(self.held(tier).values()) for tier in TIERS}
+        with self._lock:
+            self._bury()
+            return dict(self._now)
 
     def peaks(self) -> Mapping[Tier, int]:
         """The most that each tier held."""
         with self._lock:
-            return {tier: self._peak.get(tier, 0) for tier in TIERS}
+            return dict(self._peak)
+
+    def check_cap(self) -> None:
+        """Raise where more is held than may be.
+
+        Raises:
+            ModelError: ``memory_cap``, naming the owner of the most and what makes it less.
+        """
+        with self._lock:
+            self._bury()
+            total = sum(size for tier, size in self._now.items() if tier != "disk")
+            if self.cap is None or total <= self.cap:
+                return
+            held = {where: size for where, size in self._held.items() if where[0] != "disk"}
+            tier, owner = max(held, key=held.__getitem__)
+            raise ModelError(
+                f"this rank holds {total:,} bytes, more than the cap of {self.cap:,}; most of it is "
+                f"{owner}, {held[tier, owner]:,} bytes in the {tier} tier",
+                code="memory_cap",
+                location="limits.memory_bytes",
+                hint=_REMEDIES.get(owner, "offload more, or use more ranks at a higher stage"),
+            )
+
+    @property
+    def in_computation(self) -> bool:
+        """Whether a forward or backward pass goes on, in which only the device tier may take part."""
+        return self._computing
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Inside, a forward or backward pass goes on."""
+        yield from self._as(True)
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Inside, what runs is no part of the pass around it: transfers, or the optimizer."""
+        yield from self._as(False)
+
+    def _as(self, computing: bool) -> Iterator[None]:
+        before, self._computing = self._computing, computing
+        try:
+            yield
+        finally:
+            self._computing = before
+
+    def _count(self, tier: Tier, owner: str, size: int) -> None:
+        self._held[tier, owner] = self._held.get((tier, owner), 0) + size
+        self._now[tier] += size
+        self._peak[tier] = max(self._peak[tier], self._now[tier])
+
+    def _bury(self) -> None:
+        while self._gone:
+            known = self._known.pop(self._gone.popleft())
+            self._count(known.tier, known.owner, -known.size)

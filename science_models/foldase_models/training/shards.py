@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,3 +66,29 @@ def part(view: torch.Tensor, shape: tuple[int, ...], start: int) -> FlatShard:
             view.copy_(values)
 
     return FlatShard(shape, view.dtype, start, view.numel(), view.detach, write)
+
+
+def with_absent(
+    shards: Mapping[str, FlatShard], shapes: Mapping[str, tuple[int, ...]], *, averaged: bool
+) -> dict[str, FlatShard]:
+    """Add an empty shard for every parameter with elements of which this rank holds no part.
+
+    Args:
+        shards: of weights, moments and averages, by key.
+        shapes: of all trained parameters by name, in the order that the keys are to have.
+        averaged: whether averages are kept.
+    """
+    kinds = (WEIGHTS, FIRST_MOMENT, SECOND_MOMENT, *((AVERAGE,) if averaged else ()))
+    found: dict[str, FlatShard] = {}
+    for name, shape in shapes.items():
+        if math.prod(shape):
+            for key in (f"{kind}/{name}" for kind in kinds):
+                found[key] = shards[key] if key in shards else _absent(shape)
+    return found
+
+
+def _absent(shape: tuple[int, ...]) -> FlatShard:
+    def write(values: torch.Tensor) -> None:
+        assert values.numel() == 0
+
+    return FlatShard(shape, torch.float32, 0, 0, lambda: torch.empty(0), write)

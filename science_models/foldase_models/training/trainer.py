@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from foldase_models.training.checkpoints import CheckpointStore
 from foldase_models.training.clock import Clock
 from foldase_models.training.collectives import Collectives
 from foldase_models.training.config import TrainingConfig, average_decay, learning_rate
+from foldase_models.training.counted_memory import CountedMemory
 from foldase_models.training.engines import make_engine
 from foldase_models.training.ledger import Ledger
 from foldase_models.training.ranks import Ranks
@@ -131,14 +132,15 @@ class Trainer(Generic[BatchT]):
             ranks: the processes; this one alone where it is left out.
 
         Raises:
-            ModelError: ``ranks_disagree``, ``bad_config``, ``out_of_memory``.
+            ModelError: ``ranks_disagree``, ``bad_config``, ``out_of_memory``, ``memory_cap``.
         """
         self.model, self.loss, self.batch_of, self.config = model, loss, batch_of, config
         self.checkpoints = checkpoints
         self.ranks = ranks or Ranks()
         self.clock = Clock()
-        self.collectives = Collectives(self.ranks, self.clock)
-        self.ledger = Ledger(self.ranks.device)
+        limits = config.limits
+        self.collectives = Collectives(self.ranks, self.clock, deadline_seconds=limits.collective_seconds)
+        self.ledger = Ledger(self.ranks.device, cap=limits.memory_bytes)
         self.engine = make_engine(model, Surroundings(config, self.collectives, self.ledger, self.clock))
         self.step = 0
         self.skipped_steps = 0
@@ -166,7 +168,8 @@ class Trainer(Generic[BatchT]):
         """
         started = saved = time.monotonic()
         devices = [] if self.ranks.device.type == "cpu" else [self.ranks.device]
-        with torch.random.fork_rng(devices=devices):
+        counted = nullcontext() if self.ledger.cap is None else CountedMemory(self.ledger)
+        with torch.random.fork_rng(devices=devices), counted:
             self._resume()
             first = self.step
             self.model.train()
@@ -196,7 +199,7 @@ class Trainer(Generic[BatchT]):
         On several ranks all of them look, at the same data: at stage 3 each holds a part of every layer.
         """
         self.engine.flush()
-        with self.engine.averaged(), self.engine.forward():
+        with self.engine.averaged():
             self.model.eval()
             try:
                 yield
@@ -262,12 +265,14 @@ class Trainer(Generic[BatchT]):
             if turn < len(own):
                 number = self.step * count + own[turn]
                 torch.manual_seed((self.config.seed * 1_000_003 + number) % _SEEDS)
-                with self.engine.forward():
-                    loss, values = self.loss(self.batch_of(number), self.step)
+                batch = self.batch_of(number)
+                with self.engine.forward(), self.ledger.computing():
+                    loss, values = self.loss(batch, self.step)
                 losses.append(loss.detach())
                 shown.append({name: value.detach() for name, value in values.items()})
                 loss = loss / count
-            self.engine.backward(loss, last=turn == rounds - 1)
+            with self.ledger.computing():
+                self.engine.backward(loss, last=turn == rounds - 1)
         return self._means(losses, shown, stop=stop is not None and stop())
 
     def _means(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from foldase_models.training.collectives import Waitable
 from foldase_models.training.optim import adamw
 from foldase_models.training.optim.adamw import Vectors
+from foldase_models.training.optim.norms import square_sum
 from foldase_models.training.optim.stepper import Done, Publish, Stepper
 from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard, part
 from foldase_models.training.surroundings import Surroundings, Update
@@ -24,7 +25,7 @@ class DeviceStepper(Stepper):
         self,
         buckets: Sequence[Bucket],
         rank: int,
-        weights: Sequence[torch.Tensor],
+        weights: Iterable[torch.Tensor],
         surroundings: Surroundings,
     ) -> None:
         self.buckets, self.rank = buckets, rank
@@ -44,8 +45,7 @@ class DeviceStepper(Stepper):
 
     def square_sum(self) -> float:
         """In float64 over the slices."""
-        norms = [torch.linalg.vector_norm(gradient.float()) for gradient in self._gradients.values()]
-        return float(torch.stack(norms).double().square().sum()) if norms else 0.0
+        return sum(square_sum(gradient) for gradient in self._gradients.values())
 
     def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""
@@ -94,6 +94,7 @@ class DeviceStepper(Stepper):
 
         if own.dtype != torch.float32:
             own = zeros("float32 weights").copy_(own)
+        self._ledger.adopt("device", "float32 weights", own)
         average = zeros("average").copy_(own) if averaged else None
         return Vectors(own, zeros("optimizer"), zeros("optimizer"), average)
 

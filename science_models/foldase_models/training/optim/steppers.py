@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -13,7 +13,7 @@ from foldase_models.training.zero.layout import Bucket
 
 
 def make_stepper(
-    buckets: Sequence[Bucket], rank: int, weights: Sequence[torch.Tensor], surroundings: Surroundings
+    buckets: Sequence[Bucket], rank: int, weights: Iterable[torch.Tensor], surroundings: Surroundings
 ) -> Stepper:
     """The stepper that the configuration asks for.
 

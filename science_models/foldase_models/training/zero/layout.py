@@ -78,6 +78,11 @@ class Bucket:
         return self.size * self.dtype.itemsize
 
     @property
+    def payload_bytes(self) -> int:
+        """Of the vector without its padding."""
+        return self.numel * self.dtype.itemsize
+
+    @property
     def numel(self) -> int:
         """Elements without padding."""
         return sum(entry.numel for entry in self.entries)
@@ -99,13 +104,20 @@ class Bucket:
         return tuple(found)
 
 
-def lay_out(parameters: Mapping[str, nn.Parameter], ranks: int, bucket_bytes: int) -> tuple[Bucket, ...]:
+def lay_out(
+    parameters: Mapping[str, nn.Parameter],
+    ranks: int,
+    bucket_bytes: int,
+    *,
+    dtype: torch.dtype | None = None,
+) -> tuple[Bucket, ...]:
     """Put parameters into buckets of about ``bucket_bytes``; one that is larger has a bucket of its own.
 
     Args:
         parameters: by name, in the order of the model; each tensor once. Those without elements are left out.
         ranks: that share a bucket.
         bucket_bytes: at which a bucket is full.
+        dtype: that parameters are going to have; their own where it is left out.
     """
     open_ones: dict[tuple[torch.dtype, bool], list[tuple[str, tuple[int, ...]]]] = {}
     filled: dict[tuple[torch.dtype, bool], int] = {}
@@ -119,8 +131,8 @@ def lay_out(parameters: Mapping[str, nn.Parameter], ranks: int, bucket_bytes: in
     for name, parameter in reversed(list(parameters.items())):
         if parameter.numel() == 0:
             continue
-        kind = (parameter.dtype, decays(parameter))
-        size = parameter.numel() * parameter.dtype.itemsize
+        kind = (dtype or parameter.dtype, decays(parameter))
+        size = parameter.numel() * kind[0].itemsize
         if filled.get(kind, 0) + size > bucket_bytes:
             close(kind)
         open_ones.setdefault(kind, []).append((name, tuple(parameter.shape)))

@@ -3,121 +3,105 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from foldase_models.training.engine import Engine, buffer_shards
-from foldase_models.training.optim.steppers import make_stepper
-from foldase_models.training.shards import AVERAGE, WEIGHTS, FlatShard
-from foldase_models.training.surroundings import Surroundings, Update
-from foldase_models.training.zero.layout import Bucket, lay_out, trainable
+from foldase_models.training.collectives import Pending
+from foldase_models.training.surroundings import Surroundings
+from foldase_models.training.zero.arrivals import Arrivals
+from foldase_models.training.zero.flat import FlatEngine
+from foldase_models.training.zero.layout import Bucket
 
 
-class ReplicatedEngine(Engine):
-    """Plain data parallelism on flat buckets."""
+class ReplicatedEngine(FlatEngine):
+    """Whole gradients on every rank, reduced once a step, while its last backward pass goes on.
 
-    def __init__(self, model: nn.Module, surroundings: Surroundings) -> None:
-        self.model = model
-        self._around = surroundings
-        self._parameters = trainable(model)
-        self._buckets = lay_out(self._parameters, 1, surroundings.config.limits.bucket_bytes)
-        self._weights = [self._vector("weights", bucket) for bucket in self._buckets]
-        self._gradients = [self._vector("gradients", bucket) for bucket in self._buckets]
-        surroundings.ledger.add("device", "buffers", sum(b.nbytes for b in model.buffers()))
-        self._move_in()
-        self._stepper = make_stepper(self._buckets, 0, self._weights, surroundings)
+    Parameters' gradients are views of flat vectors. Where these must be wider than the parameters, gradients
+    are added to them as they arrive.
+    """
+
+    def __init__(self, model: nn.Module, surroundings: Surroundings, *, shared: bool = False) -> None:
+        super().__init__(model, surroundings, shared=shared)
+        ledger = surroundings.ledger
+        self._gradients = [
+            ledger.zeros("device", "gradients", bucket.size, self.gradient_dtype(bucket))
+            for bucket in self.buckets
+        ]
+        self._arrivals = Arrivals(self.parameters, self.buckets, self._launch, self._arrived)
+        self._reductions: dict[int, Pending] = {}
+        self._show_gradients()
 
     def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
-        """Accumulate into the flat gradients."""
-        if loss is not None:
+        """Accumulate; with the last pass, reduce."""
+        self._arrivals.begin(launching=last)
+        if loss is not None and loss.requires_grad:
             torch.autograd.backward(loss)
+        self._arrivals.end()
 
     def finish(self) -> float:
-        """Sum over the ranks and take the norm."""
-        reduced = [
-            self._around.collectives.all_reduce(f"gradients of bucket {bucket.index}", gradient)
-            for bucket, gradient in zip(self._buckets, self._gradients, strict=True)
+        """Wait for the reductions and take the norm."""
+        for bucket in self.buckets:
+            self._reductions.pop(bucket.index).wait()
+        self._reduce_leftovers()
+        taken = [
+            self.stepper.take(bucket.index, self._own_gradient(bucket, gradient))
+            for bucket, gradient in zip(self.buckets, self._gradients, strict=True)
         ]
-        for bucket, pending, gradient in zip(self._buckets, reduced, self._gradients, strict=True):
+        for pending in taken:
             pending.wait()
-            self._stepper.take(bucket.index, gradient).wait()
-        return math.sqrt(self._stepper.square_sum())
+        return math.sqrt(self.square_sum())
 
-    def step(self, update: Update) -> None:
-        """Step every bucket."""
-        self._stepper.step(update, self._publish)
-        self._zero()
+    def square_sum(self) -> float:
+        """Of the whole gradient."""
+        return self.stepper.square_sum()
 
-    def drop(self) -> None:
+    def begin_step(self) -> None:
         """Forget the gradients."""
-        self._stepper.drop()
-        self._zero()
-
-    def flush(self) -> None:
-        """Complete a delayed step."""
-        self._stepper.flush(self._publish)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Exchange weights and averages, and back."""
-        if not self._around.config.average_decay:
-            yield
-            return
-        self._stepper.exchange(self._publish)
-        try:
-            yield
-        finally:
-            self._stepper.exchange(self._publish)
-
-    def state(self) -> dict[str, FlatShard]:
-        """The stepper's, which is whole here, and the buffers."""
-        return self._stepper.shards() | buffer_shards(self.model)
-
-    @torch.no_grad()
-    def loaded(self) -> None:
-        """Fetch the weights anew."""
-        for bucket, weights in zip(self._buckets, self._weights, strict=True):
-            self._stepper.fetch(bucket.index, weights).wait()
-
-    def weights(self, *, averaged: bool) -> dict[str, torch.Tensor]:
-        """Copies of the parts of the stepper's vectors."""
-        if not self._around.collectives.ranks.first:
-            return {}
-        kind = AVERAGE if averaged and self._around.config.average_decay else WEIGHTS
-        shards = self._stepper.shards()
-        return {
-            name: shards[f"{kind}/{name}"].read().reshape(parameter.shape).cpu().clone()
-            for name, parameter in self._parameters.items()
-            if parameter.numel()
-        }
-
-    def close(self) -> None:
-        """Close the stepper."""
-        self._stepper.close()
-
-    def _vector(self, owner: str, bucket: Bucket) -> torch.Tensor:
-        return self._around.ledger.zeros("device", owner, bucket.size, bucket.dtype)
-
-    @torch.no_grad()
-    def _move_in(self) -> None:
-        """Make the parameters and their gradients views of the flat vectors, with rank 0's values."""
-        for bucket, weights, gradient in zip(self._buckets, self._weights, self._gradients, strict=True):
-            for entry in bucket.entries:
-                parameter = self._parameters[entry.name]
-                view = weights[entry.start : entry.stop].view(entry.shape)
-                view.copy_(parameter)
-                parameter.data = view
-                parameter.grad = gradient[entry.start : entry.stop].view(entry.shape)
-            self._around.collectives.broadcast(f"weights of bucket {bucket.index}", weights).wait()
-
-    @torch.no_grad()
-    def _publish(self, bucket: int, weights: torch.Tensor) -> None:
-        if weights.data_ptr() != self._weights[bucket].data_ptr():
-            self._weights[bucket].copy_(weights)
-
-    def _zero(self) -> None:
         for gradient in self._gradients:
             gradient.zero_()
+        self._show_gradients()
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._arrivals.close()
+        super().close()
+
+    def reduce(self, name: str, bucket: Bucket, gradient: torch.Tensor) -> Pending:
+        """Sum a bucket over the ranks in place, at least the own slice of it."""
+        return self.around.collectives.all_reduce(name, gradient)
+
+    def _own_gradient(self, bucket: Bucket, gradient: torch.Tensor) -> torch.Tensor:
+        own = gradient[bucket.slice_of(self.rank)]
+        return own.to(bucket.dtype) if self.stepper.holds_gradients else own
+
+    def _launch(self, bucket: Bucket) -> None:
+        for member in self._arrivals.members(bucket):
+            member.grad = None
+        name = f"gradients of bucket {bucket.index}"
+        self._reductions[bucket.index] = self.reduce(name, bucket, self._gradients[bucket.index])
+
+    @torch.no_grad()
+    def _arrived(self, bucket: Bucket, place: int) -> None:
+        member, vector = self._arrivals.members(bucket)[place], self._gradients[bucket.index]
+        if vector.dtype != bucket.dtype:
+            entry = bucket.entries[place]
+            assert member.grad is not None
+            vector[entry.start : entry.stop].view(entry.shape).add_(member.grad)
+            member.grad = None
+
+    def _show_gradients(self) -> None:
+        for bucket, vector in zip(self.buckets, self._gradients, strict=True):
+            shown = vector.dtype == bucket.dtype
+            for entry, member in zip(bucket.entries, self._arrivals.members(bucket), strict=True):
+                member.grad = vector[entry.start : entry.stop].view(entry.shape) if shown else None
+
+    @torch.no_grad()
+    def _reduce_leftovers(self) -> None:
+        """Gradients that came after their bucket was launched, on whatever rank."""
+        for index in self._arrivals.late(self.around.collectives):
+            bucket = self.buckets[index]
+            late = torch.zeros_like(self._gradients[index])
+            self._arrivals.collect(bucket, late)
+            self.reduce(f"late gradients of bucket {index}", bucket, late).wait()
+            self._gradients[index].add_(late)
