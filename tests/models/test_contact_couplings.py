@@ -17,7 +17,8 @@ from foldase_models.folding.contacts.features import Cropping, TrainingFamily, m
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.folding.contacts.weights import load_model, save_model
 from foldase_models.planning import parameter_count
-from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts, validate
+from foldase_models.recipes.contacts import ContactRecipe, train_contacts, validate
+from foldase_models.recipes.running import Watcher
 from foldase_models.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 
 TINY = ContactModelConfig(

@@ -16,7 +16,8 @@ from foldase_models.errors import ModelError
 from foldase_models.folding.contacts import ContactModelConfig
 from foldase_models.folding.contacts.features import Cropping, TrainingFamily
 from foldase_models.metrics import contact_precision
-from foldase_models.recipes.contacts import ContactRecipe, Watcher, train_contacts, validate
+from foldase_models.recipes.contacts import ContactRecipe, train_contacts, validate
+from foldase_models.recipes.running import Watcher
 from foldase_models.training import (
     CheckpointConfig,
     CheckpointStore,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import FoldInput
 from foldase_models.layers.residues import ATOM37_INDEX
 from foldase_models.layers.structure_dims import StructureDims
-from foldase_models.recipes.folding import FoldingRecipe, Watcher, published_training, train_folding
+from foldase_models.recipes.folding import FoldingRecipe, published_training, train_folding
 from foldase_models.recipes.folding_data import TrainingStructure, draw_crop
 from foldase_models.recipes.folding_models import EsmFoldTrainee, save_trainee
+from foldase_models.recipes.running import Watcher
 from foldase_models.training.checkpoints import CheckpointStore
 
 SAME = 1e-4
@@ -89,8 +91,8 @@ def by_heart(steps: int, **changes: float) -> FoldingRecipe:
 def test_a_helix_hairpin_is_learned_by_heart():
     losses = []
     watcher = Watcher(step=lambda report: losses.append(report.loss))
-    found, record = train_folding(
-        EsmFoldTrainee.new(config(), 0), [bundle(2, 8)], by_heart(75), watcher=watcher
+    _, found, record = train_folding(
+        partial(EsmFoldTrainee.new, config(), 0), [bundle(2, 8)], by_heart(75), watcher=watcher
     )
     assert losses[-1] < 0.5 * losses[0]
     assert record["scored"] == "trained on"
@@ -104,10 +106,10 @@ def test_a_helix_hairpin_is_learned_by_heart():
 def test_a_bundle_as_large_as_ubiquitin_is_learned_by_heart():
     known = bundle(3, 22)
     assert known.length == 74
-    trainee = EsmFoldTrainee.new(config(64, structure_blocks=4, long=True), 0)
+    new = partial(EsmFoldTrainee.new, config(64, structure_blocks=4, long=True), 0)
     recipe = by_heart(330, learning_rate=3e-3, clip_norm=1.0)
     started = time.process_time()
-    _, record = train_folding(trainee, [known], recipe)
+    _, _, record = train_folding(new, [known], recipe)
     print(f"{time.process_time() - started:.0f} s of the processor: {record['scores']}")
     assert record["scores"]["lddt"] > 0.9
     assert record["scores"]["rmsd_alpha"] < 1.0
@@ -128,27 +130,30 @@ class Stopped(Exception):
     pass
 
 
+def small_trainee(seed: int = 0) -> EsmFoldTrainee:
+    return EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), seed)
+
+
 def weights_of(trainee: EsmFoldTrainee) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in trainee.model.state_dict().items()}
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path):
     structures = [bundle(2, 8, seed) for seed in (1, 2, 3)]
-    whole = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
-    _, record = train_folding(whole, structures, small_recipe())
+    whole, _, record = train_folding(small_trainee, structures, small_recipe())
 
     def stop(report):
         if report.step == 2:
             raise Stopped
 
-    first = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
     with pytest.raises(Stopped):
-        train_folding(first, structures, small_recipe(), checkpoints=tmp_path, watcher=Watcher(step=stop))
+        train_folding(
+            small_trainee, structures, small_recipe(), checkpoints=tmp_path, watcher=Watcher(step=stop)
+        )
     assert CheckpointStore(tmp_path).steps() == [2]
-    second = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
     steps = []
-    _, other = train_folding(
-        second,
+    second, _, other = train_folding(
+        small_trainee,
         structures,
         small_recipe(),
         checkpoints=tmp_path,
@@ -164,13 +169,13 @@ def test_all_losses_are_there_and_structures_held_back_are_looked_at():
     structures = [bundle(2, 8, seed) for seed in range(5)]
     told, values = {}, []
     watcher = Watcher(step=lambda report: values.append(report.values), validation=told.__setitem__)
-    trainee = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 0)
-    before = weights_of(trainee)
-    found, record = train_folding(
-        trainee, structures, small_recipe(3, validation=3, validate_every=2), watcher=watcher
+    before = weights_of(small_trainee())
+    trainee, found, record = train_folding(
+        small_trainee, structures, small_recipe(3, validation=3, validate_every=2), watcher=watcher
     )
     weighted = set(LossWeights().to_json()) - {"clamped_share", "resolved"}
-    assert set(values[0]) == weighted | {"lddt"}
+    assert set(values[0]) == weighted | {"lddt", "residues"}
+    assert {one["residues"] for one in values} == {24.0}, "two crops of twelve"
     assert all(np.isfinite(list(one.values())).all() for one in values)
     assert (record["structures"], record["structures_held_back"], record["scored"]) == (4, 1, "held back")
     assert sorted(told) == [2, 3]
@@ -184,8 +189,7 @@ def test_all_losses_are_there_and_structures_held_back_are_looked_at():
 
 def test_a_trained_model_is_read_back_as_any_checkpoint_is(tmp_path):
     known = bundle(2, 8)
-    trainee = EsmFoldTrainee.new(config(16, blocks=1, structure_blocks=2), 3)
-    found, record = train_folding(trainee, [known], small_recipe(2))
+    trainee, found, record = train_folding(partial(small_trainee, 3), [known], small_recipe(2))
     save_trainee(tmp_path, trainee, record)
     folder = load_folder(tmp_path, ForwardOptions())
     said = folder.fold(FoldInput(name="again", chains=(known.sequence,)), seed=0, recycles=1)
@@ -245,7 +249,7 @@ def broken(known: TrainingStructure, change: str) -> TrainingStructure:
 def test_structures_that_cannot_be_learned_are_named(change, code):
     structures = [bundle(2, 8), broken(bundle(2, 8, seed=2), change)]
     with pytest.raises(ModelError) as caught:
-        train_folding(EsmFoldTrainee.new(config(16), 0), structures, small_recipe())
+        train_folding(small_trainee, structures, small_recipe())
     assert (caught.value.code, caught.value.location) == (code, structures[1].name)
 
 
@@ -259,4 +263,4 @@ def test_recipes_that_make_no_sense_are_refused(change):
 
 def test_nothing_to_learn_is_refused():
     with pytest.raises(ModelError, match="no structures"):
-        train_folding(EsmFoldTrainee.new(config(16), 0), [], small_recipe())
+        train_folding(small_trainee, [], small_recipe())

@@ -14,7 +14,7 @@ from foldase_workflows.contracts import Artifact, Cancelled, Operator, Ports, St
 
 
 class FakeContext(StepContext):
-    """Keeps what an operator reports; asks it to stop after ``cancel_after`` checks."""
+    """Keeps what an operator reports; asks it to stop after it asked ``cancel_after`` times."""
 
     run = "r000000000000"
     step = "step"
@@ -52,11 +52,12 @@ class FakeContext(StepContext):
 
     @property
     def cancelled(self) -> bool:
-        return self.checks_left is not None and self.checks_left <= 0
+        if self.checks_left is None:
+            return False
+        self.checks_left -= 1
+        return self.checks_left <= 0
 
     def check_cancelled(self) -> None:
-        if self.checks_left is not None:
-            self.checks_left -= 1
         if self.cancelled:
             raise Cancelled("the step was cancelled")
 
@@ -72,6 +73,10 @@ class FakeContext(StepContext):
 
     def artifact(self, port: str) -> Artifact:
         return Artifact(f"sha256:{0:064x}", "file", 1, self.names[port])
+
+    def written(self) -> list[Path]:
+        """Files among the outputs."""
+        return [path for path in self.outputs.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")

@@ -95,6 +95,11 @@ def test_training_writes_a_model_and_reports(tmp_path, make_context):
     assert context.fractions[-1] == 1.0
     curve = {at: values["loss"] for at, values in context.points if "loss" in values}
     assert set(curve) == {1.0, 5.0, 6.0}
+    told = next(values for at, values in context.points if at == 6.0 and "loss" in values)
+    assert told["residues"] > 0
+    assert told["device_bytes"] > 0
+    assert {"learning_rate", "gradient_norm", "compute_seconds", "communicated_bytes"} <= set(told)
+    assert context.planned["ranks"] == 1
     assert list(context.checkpoints.iterdir())
 
 
@@ -106,7 +111,7 @@ def test_a_cancelled_training_goes_on_where_it_was(tmp_path, make_context):
     cancelled = make_context(cancel_after=10)
     with pytest.raises(Cancelled):
         contacts_train.OPERATOR.run(inputs, cancelled)
-    assert not list(cancelled.outputs.iterdir())
+    assert not cancelled.written()
     second = make_context()
     second.checkpoints = cancelled.checkpoints
     continued = contacts_train.OPERATOR.run(inputs, second)

@@ -1,12 +1,13 @@
 """Training the contact model: families in, model out.
 
-The function runs in one process without Ray; the operator ``contacts.train@1`` calls it, and so can a
-script. Families held back at the end of the list show early how the model does on what it never saw.
+A rank function without Ray: the operator ``contacts.train@1`` calls it on every rank, and so can a script.
+Families held back at the end of the list show early how the model does on what it never saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.model import ContactModel
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
-from foldase_models.training.checkpoints import CheckpointStore
+from foldase_models.recipes.running import Looks, Watcher, run_training
 from foldase_models.training.config import TrainingConfig
+from foldase_models.training.ranks import Ranks
 from foldase_models.training.results import check_parts, take_weights
-from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
+from foldase_models.training.trainer import TrainingSummary
 
 _BATCHES, _RECYCLES, _INIT = 1, 2, 3
 """Streams of random numbers drawn from one seed."""
@@ -59,27 +61,12 @@ class ContactRecipe:
         return {**asdict(self), "training": self.training.result_fields()}
 
 
-@dataclass(frozen=True, slots=True)
-class Watcher:
-    """What a training tells while it runs; any of these may raise to stop it.
-
-    Attributes:
-        step: called after every step.
-        validation: called with the step and the numbers on the families held back.
-        prepared: called with the number of families whose features of pairs are known, and of all; only where
-            the model's inputs are couplings.
-    """
-
-    step: Callable[[StepReport], None] = lambda report: None  # noqa: ARG005
-    validation: Callable[[int, Mapping[str, float]], None] = lambda step, values: None  # noqa: ARG005
-    prepared: Callable[[int, int], None] = lambda done, of: None  # noqa: ARG005
-
-
 def train_contacts(
     families: Sequence[TrainingFamily],
     config: ContactModelConfig,
     recipe: ContactRecipe,
     *,
+    ranks: Ranks | None = None,
     checkpoints: Path | None = None,
     watcher: Watcher | None = None,
 ) -> tuple[ContactModel, dict[str, Any]]:
@@ -89,44 +76,47 @@ def train_contacts(
         families: with letters of ``config``; the last ones are held back.
         config: of the model.
         recipe: of the training.
-        checkpoints: a folder; the run continues from what an earlier one left there.
+        ranks: the processes that share the work, all with the same arguments; this one alone if left out.
+        checkpoints: a folder; the run continues from what an earlier one left there, on any number of ranks.
         watcher: hears of progress.
 
     Returns:
-        The model with averaged weights, ready to predict, and what is known of the training, plain values.
+        A model with the averaged weights, ready to predict (on ranks but the first one that knows nothing),
+        and what is known of the training, plain values.
 
     Raises:
         ModelError: no families, letters outside the alphabet, chains too short for a contact, or a training
             that diverged.
+        TrainingStopped: the watcher asked for it.
     """
-    watcher = watcher or Watcher()
+    ranks, watcher = ranks or Ranks(), watcher or Watcher()
     _check(families, config)
     if config.inputs == "couplings":
-        families = _with_pairs(families, config, watcher)
+        families = _with_pairs(families, config, watcher if ranks.first else Watcher())
     held_back = min(recipe.validation, len(families) // 5)
     split = len(families) - held_back
     seen, unseen = families[:split], families[split:]
     model = _new_model(config, recipe.training.seed)
-    store = None
-    if checkpoints is not None:
-        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoint.kept)
-    run = _Run(model, seen, recipe)
-    trainer = Trainer(model, run.loss, run.batch, recipe.training, store)
-
-    def on_step(report: StepReport) -> None:
-        watcher.step(report)
-        if unseen and report.step % recipe.validate_every == 0 and report.step < report.steps:
-            with trainer.averaged():
-                watcher.validation(report.step, validate(model, unseen))
-
-    summary = trainer.run(on_step)
-    with trainer.averaged():
-        final = validate(model, unseen) if unseen else {}
-    take_weights(model, trainer.result())
-    trainer.close()
-    model.eval()
-    watcher.validation(summary.steps, final)
-    return model, _record(model, recipe, (len(seen), held_back), summary, final)
+    run = _Run(model, seen, recipe, ranks.device)
+    trained = run_training(
+        model,
+        run.loss,
+        run.batch,
+        recipe.training,
+        ranks=ranks,
+        checkpoints=checkpoints,
+        watcher=watcher,
+        looks=Looks(
+            recipe.validate_every,
+            (lambda: validate(model, unseen)) if unseen else None,
+            lambda: validate(model, unseen) if unseen else {},
+        ),
+    )
+    finished = _new_model(config, recipe.training.seed).eval()
+    take_weights(finished, trained.weights)
+    if ranks.first:
+        watcher.validation(trained.summary.steps, trained.found)
+    return finished, _record(finished, recipe, (len(seen), held_back), trained.summary, trained.found)
 
 
 def validate(model: ContactModel, families: Sequence[TrainingFamily]) -> dict[str, float]:
@@ -156,9 +146,13 @@ class _Run:
     """Batches and losses of one training; what a step draws depends on seed and step only."""
 
     def __init__(
-        self, model: ContactModel, families: Sequence[TrainingFamily], recipe: ContactRecipe
+        self,
+        model: ContactModel,
+        families: Sequence[TrainingFamily],
+        recipe: ContactRecipe,
+        device: torch.device,
     ) -> None:
-        self.model, self.families, self.recipe = model, families, recipe
+        self.model, self.families, self.recipe, self.device = model, families, recipe, device
         self.seed = recipe.training.seed
 
     def batch(self, number: int) -> Batch:
@@ -177,20 +171,22 @@ class _Run:
         recycles = int(draws.integers(0, self.model.config.recycles + 1))
         if self.model.config.inputs == "couplings":
             assert batch.pairs is not None  # train_contacts saw to it
-            output = self.model.from_pairs(_tensor(batch.pairs), recycles=recycles)
+            output = self.model.from_pairs(self._tensor(batch.pairs), recycles=recycles)
         else:
-            output = self.model(_tensor(batch.rows), _tensor(batch.extra), recycles=recycles)
-        return contact_losses(
+            output = self.model(self._tensor(batch.rows), self._tensor(batch.extra), recycles=recycles)
+        loss, shown = contact_losses(
             output,
-            _tensor(batch.coords),
-            _tensor(batch.contacts),
+            self._tensor(batch.coords),
+            self._tensor(batch.contacts),
             self.model.config,
             self.model.distance_bins,
         )
+        # Values are means over the parts: each tells what all of them have, were they like it.
+        residues = math.prod(batch.coords.shape[:2]) * self.recipe.training.micro_batches
+        return loss, {**shown, "residues": torch.tensor(float(residues))}
 
-
-def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+    def _tensor(self, array: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def pairs_for(

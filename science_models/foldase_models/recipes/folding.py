@@ -1,6 +1,6 @@
 """Training folding models on known structures: structures in, model out.
 
-The function runs in one process without Ray; the operator ``fold.train@1`` calls it, and so can a script.
+A rank function without Ray: the operator ``fold.train@1`` calls it on every rank, and so can a script.
 What a step sees and draws depends on the seed and the number of the step only, so that a run that goes on
 from a checkpoint takes the very steps of one that was never stopped.
 """
@@ -24,15 +24,16 @@ from foldase_models.layers.row_groups import working_set
 from foldase_models.metrics import AllAtoms, compare_structures
 from foldase_models.recipes.folding_data import TrainingStructure, check_structures, draw_crop
 from foldase_models.recipes.folding_models import Draw, Trainee
-from foldase_models.training.checkpoints import CheckpointStore
+from foldase_models.recipes.running import Looks, Watcher, run_training
 from foldase_models.training.config import (
     CheckpointConfig,
     OptimizerConfig,
     ScheduleConfig,
     TrainingConfig,
 )
+from foldase_models.training.ranks import Ranks
 from foldase_models.training.results import check_parts, take_weights
-from foldase_models.training.trainer import StepReport, Trainer, TrainingSummary
+from foldase_models.training.trainer import TrainingSummary
 
 SHOWN = ("lddt", "lddt_alpha", "tm_score", "rmsd_alpha")
 """Scores that a look at the model reports."""
@@ -104,19 +105,6 @@ class FoldingRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Watcher:
-    """What a training tells while it runs; any of these may raise to stop it.
-
-    Attributes:
-        step: called after every step.
-        validation: called with the step and the mean scores of the structures held back.
-    """
-
-    step: Callable[[StepReport], None] = lambda report: None  # noqa: ARG005
-    validation: Callable[[int, Mapping[str, float]], None] = lambda step, values: None  # noqa: ARG005
-
-
-@dataclass(frozen=True, slots=True)
 class Folded:
     """What a model makes of one structure: the prediction, and its scores by name."""
 
@@ -127,56 +115,63 @@ class Folded:
 
 
 def train_folding(
-    trainee: Trainee,
+    new_trainee: Callable[[], Trainee],
     structures: Sequence[TrainingStructure],
     recipe: FoldingRecipe,
     *,
+    ranks: Ranks | None = None,
     checkpoints: Path | None = None,
     watcher: Watcher | None = None,
-) -> tuple[list[Folded], dict[str, Any]]:
-    """Train a model; afterwards it has its averaged weights and is ready to predict.
+) -> tuple[Trainee, list[Folded], dict[str, Any]]:
+    """Train a model.
 
     Args:
-        trainee: the model.
+        new_trainee: makes the model as it begins, the same every time: one is trained, another one takes the
+            trained weights.
         structures: to learn; the last ones are held back.
         recipe: of the training.
-        checkpoints: a folder; the run continues from what an earlier one left there.
+        ranks: the processes that share the work, all with the same arguments; this one alone if left out.
+        checkpoints: a folder; the run continues from what an earlier one left there, on any number of ranks.
         watcher: hears of progress.
 
     Returns:
-        What the finished model makes of the structures held back, or of the first few it was trained on
-        where none are; and what is known of the training, plain values.
+        A model with the averaged weights, ready to predict (on ranks but the first one that knows nothing);
+        what it makes of the structures held back, or of the first few it was trained on where none are; and
+        what is known of the training, plain values.
 
     Raises:
         ModelError: as :func:`check_structures`, a training that diverged, or a checkpoint of another model.
+        TrainingStopped: the watcher asked for it.
     """
-    watcher = watcher or Watcher()
+    ranks, watcher = ranks or Ranks(), watcher or Watcher()
     check_structures(structures)
     held_back = min(recipe.validation, len(structures) // 5)
     split = len(structures) - held_back
     seen, unseen = structures[:split], structures[split:]
-    store = None
-    if checkpoints is not None:
-        store = CheckpointStore(checkpoints, kept=recipe.training.checkpoint.kept)
-    run = _Run(trainee, seen, recipe)
-    trainer = Trainer(trainee.model, run.loss, run.batch, recipe.training, store)
-
-    def on_step(report: StepReport) -> None:
-        watcher.step(report)
-        if unseen and report.step % recipe.validate_every == 0 and report.step < report.steps:
-            with trainer.averaged():
-                watcher.validation(report.step, mean_scores(fold_all(trainee, unseen, recipe)))
-
+    trainee = new_trainee()
+    run = _Run(trainee, seen, recipe, ranks.device)
     with working_set(recipe.options.group_bytes):
-        summary = trainer.run(on_step)
-        with trainer.averaged():
-            found = fold_all(trainee, unseen or seen[:LOOKED_AT], recipe)
-        take_weights(trainee.model, trainer.result())
-        trainer.close()
-        trainee.model.eval()
-    if unseen:
-        watcher.validation(summary.steps, mean_scores(found))
-    return found, _record(trainee, recipe, (len(seen), held_back), summary, found)
+        trained = run_training(
+            trainee.model,
+            run.loss,
+            run.batch,
+            recipe.training,
+            ranks=ranks,
+            checkpoints=checkpoints,
+            watcher=watcher,
+            looks=Looks(
+                recipe.validate_every,
+                (lambda: mean_scores(fold_all(trainee, unseen, recipe))) if unseen else None,
+                lambda: fold_all(trainee, unseen or seen[:LOOKED_AT], recipe),
+            ),
+        )
+    finished = new_trainee()
+    take_weights(finished.model, trained.weights)
+    finished.model.eval()
+    if unseen and ranks.first:
+        watcher.validation(trained.summary.steps, mean_scores(trained.found))
+    record = _record(finished, recipe, (len(seen), held_back), trained.summary, trained.found)
+    return finished, trained.found, record
 
 
 @torch.no_grad()
@@ -226,10 +221,13 @@ class _Run:
     """Examples and losses of one training."""
 
     def __init__(
-        self, trainee: Trainee, structures: Sequence[TrainingStructure], recipe: FoldingRecipe
+        self,
+        trainee: Trainee,
+        structures: Sequence[TrainingStructure],
+        recipe: FoldingRecipe,
+        device: torch.device,
     ) -> None:
-        self.trainee, self.structures, self.recipe = trainee, structures, recipe
-        self.device = next(trainee.model.parameters()).device
+        self.trainee, self.structures, self.recipe, self.device = trainee, structures, recipe, device
 
     def batch(self, number: int) -> list[_Example]:
         """Structures in an order that is drawn anew for each round through all of them."""
@@ -251,7 +249,7 @@ class _Run:
         return examples
 
     def loss(self, batch: list[_Example], step: int) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The mean over the examples, and the mean of each part."""
+        """The mean over the examples, and the mean of each of its parts."""
         totals, parts = [], []
         for example in batch:
             predicted, hidden = self.trainee.predict(example.known, example.draw, self.recipe.options)
@@ -263,7 +261,9 @@ class _Run:
             totals.append(total)
             parts.append(shown)
         means = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
-        return torch.stack(totals).mean(), means
+        # Values are means over the parts of the batch: the sum over them is as many times that.
+        residues = sum(example.known.length for example in batch) * self.recipe.training.micro_batches
+        return torch.stack(totals).mean(), {**means, "residues": torch.tensor(float(residues))}
 
 
 def _record(

@@ -114,6 +114,14 @@ class FamilySet:
     def __iter__(self) -> Iterator[StoredFamily]:
         return (self.read(name) for name in self.names)
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Rows and residues of every alignment, without reading them.
+
+        Raises:
+            Damaged: see :class:`TreeReader`.
+        """
+        return [self._tree.shape(f"{name}/msa") for name in self.names]
+
     def read(self, name: str) -> StoredFamily:
         """Read and check one family.
 

@@ -223,6 +223,14 @@ class TreeReader:
             self._check_file(key, name)
         return self._decoded(name, (Ellipsis,))
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of an array, without reading it.
+
+        Raises:
+            Damaged: its metadata are missing or were changed.
+        """
+        return tuple(self._checked_json(f"{name}/{ROOT_METADATA}").get("shape", ()))
+
     def tile(self, name: str, rows: slice, columns: slice) -> NDArray[Any]:
         """A part of a matrix, or of an array whose further axes are one chunk; only what holds it is read.
 

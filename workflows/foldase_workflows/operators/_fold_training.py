@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from foldase_workflows.contracts import BadInput, Location, StepContext
+from foldase_workflows.contracts import BadInput, Location, RankContext
+from foldase_workflows.contracts.gangs import check_cancelled
 from foldase_workflows.operators._models import model_errors
+from foldase_workflows.operators._training_run import first_says
 
 if TYPE_CHECKING:
     from foldase_models.recipes.folding_data import TrainingStructure
@@ -22,7 +24,7 @@ POSITION_BINS = 64
 """Offsets that a small trunk tells apart: it has few blocks to learn long ones from short ones."""
 
 
-def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: StepContext) -> list[Any]:
+def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: RankContext) -> list[Any]:
     """Every chain of the files that is long enough, as ``TrainingStructure``; equal chains are all kept.
 
     Each has a name of its own that is one of a file too: of two alike the second has a number behind it.
@@ -36,7 +38,7 @@ def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: Ste
     found: list[TrainingStructure] = []
     short = 0
     for shown, path in files:
-        context.check_cancelled()
+        check_cancelled(context)
         chains = read_all_atoms(path, name=shown)
         for chain in chains:
             name = Path(shown).with_suffix("").as_posix()
@@ -44,7 +46,9 @@ def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: Ste
                 name = f"{name}_{chain.name}"
             if len(chain.sequence) < shortest:
                 short += 1
-                context.log(f"{name}: left out, it has only {len(chain.sequence)} residues", level="warning")
+                first_says(
+                    context, f"{name}: left out, it has only {len(chain.sequence)} residues", level="warning"
+                )
                 continue
             found.append(_example(file_name(name, [known.name for known in found]), chain))
     if not found:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from foldase_models.errors import ModelError
 from foldase_workflows.contracts import BadInput, Location, StepContext
+from foldase_workflows.contracts.gangs import RankContext
 
 
 @contextmanager
@@ -29,8 +30,8 @@ def model_errors(port: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def use_cores(context: StepContext) -> None:
-    """Let torch use as many threads as the step has cores.
+def use_cores(context: StepContext | RankContext) -> None:
+    """Let torch use as many threads as the step, or a rank of it, has cores.
 
     Threads that wait for each other sleep instead of spinning: where other work shares the cores, spinning
     makes small models several times slower. OpenMP reads this when torch is loaded, so it has no effect in a

@@ -9,22 +9,25 @@ from pydantic import Field
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
-from foldase_models.planning import estimate_training
+from foldase_models.planning import Part
+from foldase_models.training.config import OptimizerConfig, TrainingConfig
 from foldase_workflows.contracts import Estimate, Hardware, Operator, Ports, Resources, StepContext
 from foldase_workflows.contracts.ports import Families, Json, Model
 from foldase_workflows.operators._machine import check_coupling_memory
-from foldase_workflows.operators._models import model_errors, use_cores
+from foldase_workflows.operators._models import use_cores
+from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
+from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
+from foldase_workflows.operators._training_run import gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
+    from foldase_models.recipes.contacts import ContactRecipe
     from foldase_workflows.formats.zarr_families import FamilySet
 
-METRICS_EVERY = 5
-"""Steps between points of the loss curve."""
-PREPARING = 0.3
-"""Share of the progress until the couplings of all families are known, where the model sees these."""
+USUAL_RESIDUES = 28
+"""Of the demonstration's chains, where nobody has looked at the families yet."""
 
 
-class TrainInputs(Ports):
+class _ContactInputs(Ports):
     """Families, sizes of the model, and the training; defaults are those of the demonstration task."""
 
     families: Annotated[Families, Field(description="Families to learn from; the last few are held back")]
@@ -67,6 +70,10 @@ class TrainInputs(Ports):
     ] = 0
 
 
+class TrainInputs(TrainingPorts, _ContactInputs):
+    """Those, and what all trainings share."""
+
+
 class TrainOutputs(Ports):
     """The model, and how it does on the families held back."""
 
@@ -75,13 +82,20 @@ class TrainOutputs(Ports):
 
 
 class TrainContacts(Operator[TrainInputs, TrainOutputs]):
-    """An Evoformer with contact, distance and confidence heads, trained in this process."""
+    """An Evoformer with contact, distance and confidence heads, trained by one or several ranks.
+
+    How many ranks there are, and what lies where meanwhile, change nothing but rounding: ``resources`` are
+    no part of a result's identity at all, and the inputs in ``tolerances`` are part of it, but not of the
+    checkpoints', so that a training goes on from them with other places and on other numbers of ranks.
+    """
 
     name = "contacts.train"
     version = 1
     help = "Train a model that predicts contacts from alignments"
     family = "torch"
     resources = Resources(cpu=2.0, memory_bytes=2 * 2**30)
+    gang = True
+    tolerances = WHERE_THINGS_LIE
     Inputs = TrainInputs
     Outputs = TrainOutputs
 
@@ -90,30 +104,23 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
 
         Raises:
             BadInput: a damaged or empty families tree, families too short, sizes that contradict each
-                other, or a training that diverged.
+                other, a training that does not fit or that diverged.
             MemoryError: the couplings that the model sees need more memory than is free.
         """
         use_cores(context)
-        from foldase_models.folding.contacts.weights import save_model
-        from foldase_models.recipes.contacts import train_contacts
         from foldase_workflows.formats.zarr_families import FamilySet
 
         stored = FamilySet(inputs.families)
-        families = _read(stored, context)
+        longest = max(shape[-1] for shape in stored.shapes())
         if inputs.model_inputs == "couplings":
-            check_coupling_memory(max(family.length for family in families), len(stored.letters))
-        with model_errors("families"):
-            model, record = train_contacts(
-                families,
-                _model_config(inputs, stored),
-                _recipe(inputs),
-                checkpoints=context.checkpoints,
-                watcher=_watcher(context, PREPARING if inputs.model_inputs == "couplings" else 0.0),
-            )
-        context.log(f"attention ran on the {record['attention_backend']!r} backend")
+            check_coupling_memory(longest, len(stored.letters))
+        with recipe_errors(TrainInputs):
+            recipe, config = recipe_of(inputs), model_config(inputs, stored)
+        plan_step(config, recipe.training, _part(inputs, longest), context, ranks=context.ranks)
         tree = context.new_tree("model")
-        scores = dict(record["validation"])
-        save_model(tree, model, {**record, "energy_seed": stored.attributes.get("energy_seed")})
+        scores = context.gang(
+            "foldase_workflows.operators._contacts_ranks:train", gang_arguments(inputs, model=tree)
+        )
         context.progress(1.0, "trained")
         return TrainOutputs(model=tree, scores=scores)
 
@@ -123,22 +130,10 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
         try:
             inputs = TrainInputs.model_construct(**given)
             config = _config(inputs, letters="ARNDCQEG", contact_cutoff=7.0, min_separation=4)
+            part, training = _part(inputs, USUAL_RESIDUES), _training(inputs)
         except (ModelError, TypeError):
             return None
-        expected = estimate_training(
-            config,
-            steps=inputs.steps,
-            families_per_step=inputs.families_per_step,
-            residues=28,
-            rows=inputs.rows,
-            cpus=min(hardware.cpus, self.resources.cpu),
-        )
-        return Estimate(
-            seconds=expected.seconds,
-            memory_bytes=expected.memory_bytes,
-            disk_bytes=40 * expected.parameters,
-            basis=f"{expected.parameters} parameters, chains of 28 residues",
-        )
+        return estimate_training_step(config, inputs, training, part, hardware, cpus=self.resources.cpu)
 
 
 def _config(
@@ -158,7 +153,12 @@ def _config(
     )
 
 
-def _model_config(inputs: TrainInputs, stored: FamilySet) -> ContactModelConfig:
+def model_config(inputs: TrainInputs, stored: FamilySet) -> ContactModelConfig:
+    """Of the model that learns these families.
+
+    Raises:
+        ModelError: sizes that contradict each other.
+    """
     return _config(
         inputs,
         letters=stored.letters,
@@ -167,18 +167,38 @@ def _model_config(inputs: TrainInputs, stored: FamilySet) -> ContactModelConfig:
     )
 
 
-def _recipe(inputs: TrainInputs) -> Any:
-    """A ``ContactRecipe``."""
+def _training(inputs: TrainInputs) -> TrainingConfig:
+    """What the shared inputs change where they are given."""
+    return TrainingConfig(
+        steps=inputs.steps,
+        seed=inputs.seed,
+        optimizer=OptimizerConfig(learning_rate=inputs.learning_rate),
+    )
+
+
+def _part(inputs: TrainInputs, residues: int) -> Part:
+    """What a rank works on at a time."""
+    longest = residues if inputs.largest_crop is None else min(residues, inputs.largest_crop)
+    return Part(
+        examples=max(1, inputs.families_per_step // inputs.micro_batches),
+        length=longest,
+        rows=inputs.rows,
+        passes=inputs.recycles + 1,
+    )
+
+
+def recipe_of(inputs: TrainInputs) -> ContactRecipe:
+    """How the model is trained.
+
+    Raises:
+        ModelError: numbers that contradict each other.
+        BadInput: the same, of the shared inputs; ``no_scratch``.
+    """
     from foldase_models.folding.contacts.features import Cropping
     from foldase_models.recipes.contacts import ContactRecipe
-    from foldase_models.training.config import OptimizerConfig, TrainingConfig
 
     return ContactRecipe(
-        training=TrainingConfig(
-            steps=inputs.steps,
-            seed=inputs.seed,
-            optimizer=OptimizerConfig(learning_rate=inputs.learning_rate),
-        ),
+        training=training_config(inputs, _training(inputs)),
         families_per_step=inputs.families_per_step,
         cropping=Cropping(
             smallest=inputs.smallest_crop,
@@ -190,44 +210,6 @@ def _recipe(inputs: TrainInputs) -> Any:
         ),
         validation=inputs.validation,
     )
-
-
-def _read(stored: FamilySet, context: StepContext) -> list[Any]:
-    """All families as ``TrainingFamily``."""
-    from foldase_models.folding.contacts.features import TrainingFamily
-
-    families = []
-    for family in stored:
-        context.check_cancelled()
-        families.append(TrainingFamily(family.name, family.msa, family.coords, family.contacts))
-    context.log(f"{len(families)} families, letters {stored.letters}")
-    return families
-
-
-def _watcher(context: StepContext, first: float) -> Any:
-    """A ``Watcher`` that reports to the context, steps from ``first`` on, and stops when it says so."""
-    from foldase_models.recipes.contacts import Watcher
-
-    def on_prepared(done: int, of: int) -> None:
-        context.check_cancelled()
-        context.progress(first * done / of, f"couplings of {done} of {of} families")
-
-    def on_step(report: Any) -> None:
-        context.check_cancelled()
-        context.progress(
-            first + (0.99 - first) * report.step / report.steps,
-            f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
-        )
-        if report.step == 1 or report.step % METRICS_EVERY == 0 or report.step == report.steps:
-            numbers = {"loss": report.loss, "learning_rate": report.learning_rate, **report.values}
-            context.metrics(numbers, at=float(report.step))
-
-    def on_validation(step: int, values: Mapping[str, float]) -> None:
-        if values:
-            context.metrics(values, at=float(step))
-            context.log(f"step {step}: " + ", ".join(f"{name} {v:.3f}" for name, v in values.items()))
-
-    return Watcher(step=on_step, validation=on_validation, prepared=on_prepared)
 
 
 OPERATOR = TrainContacts()

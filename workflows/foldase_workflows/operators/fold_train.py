@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -19,15 +19,17 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import Json, Structure, Structures, Weights
-from foldase_workflows.operators._fold_training import Kind, make_trainee, read_examples
-from foldase_workflows.operators._models import model_errors, use_cores
+from foldase_workflows.operators._fold_training import Kind
+from foldase_workflows.operators._models import use_cores
 from foldase_workflows.operators._structure_files import structure_files
+from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
+from foldase_workflows.operators._training_run import gang_arguments, recipe_errors
 
-METRICS_EVERY = 5
-"""Steps between points of the curves."""
+if TYPE_CHECKING:
+    from foldase_models.recipes.folding import FoldingRecipe
 
 
-class TrainInputs(Ports):
+class _FoldingInputs(Ports):
     """Structures, the model, and the training; rates and losses are those of AlphaFold 2."""
 
     structures: Annotated[
@@ -43,7 +45,6 @@ class TrainInputs(Ports):
     crop: Annotated[int, Field(ge=8, le=4096, description="Residues of an example at most")] = 256
     structures_per_step: Annotated[int, Field(ge=1, le=256, description="Examples of a step")] = 1
     learning_rate: Annotated[float, Field(gt=0, le=1, description="Peak of the schedule")] = 1e-3
-    clip_norm: Annotated[float, Field(gt=0, description="Largest norm of the gradients of a step")] = 0.1
     average_decay: Annotated[
         float, Field(ge=0, lt=1, description="Of the average of the weights, which is the result")
     ] = 0.999
@@ -71,6 +72,10 @@ class TrainInputs(Ports):
     ] = False
 
 
+class TrainInputs(TrainingPorts, _FoldingInputs):
+    """Those, and what all trainings share."""
+
+
 class TrainOutputs(Ports):
     """The model, what it makes of structures, and how good that is."""
 
@@ -83,13 +88,20 @@ class TrainOutputs(Ports):
 
 
 class TrainFolding(Operator[TrainInputs, TrainOutputs]):
-    """ESMFold or AlphaFold 2, from random weights or given ones, trained in this process."""
+    """ESMFold or AlphaFold 2, from random weights or given ones, trained by one or several ranks.
+
+    How many ranks there are, and what lies where meanwhile, change nothing but rounding: ``resources`` are
+    no part of a result's identity at all, and the inputs in ``tolerances`` are part of it, but not of the
+    checkpoints', so that a training goes on from them with other places and on other numbers of ranks.
+    """
 
     name = "fold.train"
     version = 1
     help = "Train a folding model on known structures"
     family = "torch"
     resources = Resources(cpu=2.0, memory_bytes=3 * 2**30)
+    gang = True
+    tolerances = WHERE_THINGS_LIE
     Inputs = TrainInputs
     Outputs = TrainOutputs
 
@@ -101,35 +113,15 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
                 another model, sizes that contradict each other, or a training that diverged.
         """
         use_cores(context)
-        from foldase_models.recipes.folding import train_folding
-        from foldase_models.recipes.folding_models import save_trainee
-
-        structures = read_examples(_files(inputs), inputs.shortest, context)
-        longest = max(known.length for known in structures)
-        context.log(f"{len(structures)} chains, the longest has {longest} residues")
-        trainee = make_trainee(
-            inputs.model,
-            inputs.weights,
-            width=inputs.width,
-            pair_width=inputs.pair_width,
-            blocks=inputs.blocks,
-            structure_blocks=inputs.structure_blocks,
-            recycles=inputs.recycles,
-            seed=inputs.seed,
-        )
-        with model_errors("structures"):
-            found, record = train_folding(
-                trainee,
-                structures,
-                _recipe(inputs),
-                checkpoints=context.checkpoints,
-                watcher=_watcher(context),
-            )
+        files = _files(inputs)
+        with recipe_errors(TrainInputs):
+            recipe_of(inputs)
         tree, folder = context.new_tree("model"), context.new_tree("structures")
-        save_trainee(tree, trainee, record)
-        _write(folder, found, record, tree, context)
-        scores = {"scored": record["scored"], **record["scores"]}
-        context.log(", ".join(f"{name} {value:.3f}" for name, value in record["scores"].items()))
+        scores = context.gang(
+            "foldase_workflows.operators._fold_ranks:train",
+            gang_arguments(inputs, model=tree, structures=folder)
+            | {"files": [[name, str(path)] for name, path in files]},
+        )
         context.progress(1.0, "trained")
         return TrainOutputs(model=tree, structures=folder, scores=scores)
 
@@ -169,8 +161,13 @@ def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:
     return found
 
 
-def _recipe(inputs: TrainInputs) -> Any:
-    """A ``FoldingRecipe``."""
+def recipe_of(inputs: TrainInputs) -> FoldingRecipe:
+    """How the model is trained.
+
+    Raises:
+        ModelError: numbers that contradict each other.
+        BadInput: the same, of the shared inputs; ``no_scratch``.
+    """
     from dataclasses import replace
 
     from foldase_models.folding.losses import LossWeights
@@ -178,15 +175,15 @@ def _recipe(inputs: TrainInputs) -> Any:
     from foldase_models.recipes.folding import FoldingRecipe, published_training
 
     weights = LossWeights.fine_tuning() if inputs.fine_tune else LossWeights()
+    training = published_training(
+        steps=inputs.steps,
+        seed=inputs.seed,
+        learning_rate=inputs.learning_rate,
+        warmup_steps=max(1, min(1000, inputs.steps // 10)),
+        average_decay=inputs.average_decay,
+    )
     return FoldingRecipe(
-        training=published_training(
-            steps=inputs.steps,
-            seed=inputs.seed,
-            learning_rate=inputs.learning_rate,
-            warmup_steps=max(1, min(1000, inputs.steps // 10)),
-            clip_norm=inputs.clip_norm,
-            average_decay=inputs.average_decay,
-        ),
+        training=training_config(inputs, training),
         losses=replace(weights, clamped_share=inputs.clamped),
         crop=inputs.crop,
         structures_per_step=inputs.structures_per_step,
@@ -195,69 +192,6 @@ def _recipe(inputs: TrainInputs) -> Any:
         validation=inputs.validation,
         options=ForwardOptions(checkpoint=inputs.checkpointing),
     )
-
-
-def _watcher(context: StepContext) -> Any:
-    """A ``Watcher`` that reports to the context and stops when it says so."""
-    from foldase_models.recipes.folding import Watcher
-
-    def on_step(report: Any) -> None:
-        context.check_cancelled()
-        context.progress(
-            0.98 * report.step / report.steps,
-            f"step {report.step} of {report.steps}, loss {report.loss:.3f}",
-        )
-        if report.step == 1 or report.step % METRICS_EVERY == 0 or report.step == report.steps:
-            numbers = {"loss": report.loss, "learning_rate": report.learning_rate, **report.values}
-            context.metrics(numbers, at=float(report.step))
-
-    def on_validation(step: int, values: Mapping[str, float]) -> None:
-        context.metrics({f"validation_{name}": value for name, value in values.items()}, at=float(step))
-        context.log(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()))
-
-    return Watcher(step=on_step, validation=on_validation)
-
-
-def _write(
-    folder: Path, found: list[Any], record: Mapping[str, Any], tree: Path, context: StepContext
-) -> None:
-    """One mmCIF a structure that the model was looked at with.
-
-    What a file cannot hold, such as coordinates that ran away, is left out with a warning: the model that
-    was trained is not lost with it.
-    """
-    import hashlib
-
-    import numpy as np
-
-    from foldase_workflows.formats.predicted import PredictedStructure, Provenance
-    from foldase_workflows.formats.predicted_mmcif import write_mmcif
-
-    digest = hashlib.sha256((tree / "model.safetensors").read_bytes()).hexdigest()
-    training = record["recipe"]
-    made = Provenance(
-        model=record["kind"],
-        weights=digest,
-        seed=training["training"]["seed"],
-        recycles=training["recycles"],
-        options=training["options"],
-        versions={"torch": record["torch"]},
-    )
-    for one in found:
-        atoms = one.atoms
-        confidence = one.plddt if one.plddt.size else np.zeros(len(atoms.sequence), dtype=np.float32)
-        try:
-            structure = PredictedStructure(
-                name=one.name,
-                chains=(atoms.sequence,),
-                positions=np.where(atoms.mask[..., None], atoms.positions, 0.0).astype(np.float32),
-                atom_mask=atoms.mask,
-                plddt=np.clip(confidence, 0.0, 100.0).astype(np.float32),
-                provenance=made,
-            )
-            write_mmcif(folder / f"{one.name}.cif", structure)
-        except ValueError as error:
-            context.log(f"the structure of {one.name} is not written: {error}", level="warning")
 
 
 OPERATOR = TrainFolding()

@@ -68,7 +68,7 @@ def predict_contacts(
         )
     if residues <= config.min_separation:
         raise ModelError(f"{residues} residues have no pair {config.min_separation} apart", code="too_short")
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     if config.inputs == "couplings":
         if pairs is None or pairs.shape != (residues, residues, PAIR_FEATURES):
@@ -77,12 +77,12 @@ def predict_contacts(
                 code="no_pairs",
                 hint="give what foldase_models.coevolution.pair_features makes of the alignment",
             )
-        output = model.from_pairs(torch.from_numpy(pairs).unsqueeze(0))
+        output = model.from_pairs(torch.from_numpy(pairs).unsqueeze(0).to(device))
         model.train(was_training)
         return _read(model, output)
     order = choose_rows(rows, min(rows, MAX_ROWS), np.random.default_rng(seed), keep_first=keep_query)
-    letters = torch.from_numpy(msa[order]).unsqueeze(0)
-    share = None if weights is None else torch.from_numpy(weights[order]).unsqueeze(0)
+    letters = torch.from_numpy(msa[order]).unsqueeze(0).to(device)
+    share = None if weights is None else torch.from_numpy(weights[order]).unsqueeze(0).to(device)
     output = model(letters[:, : config.sequences], letters, share)
     model.train(was_training)
     return _read(model, output)
@@ -91,12 +91,17 @@ def predict_contacts(
 def _read(model: ContactModel, output: ContactOutput) -> ContactPrediction:
     """The first protein of an output."""
     config, residues = model.config, output.distance.shape[-1]
-    index = torch.arange(residues)
+    index = torch.arange(residues, device=output.distance.device)
     near = (index[:, None] - index[None]).abs() < config.min_separation
-    probability = torch.sigmoid(output.contact_logits[0]).masked_fill(near, 0.0)
+    probability = torch.sigmoid(output.contact_logits[0].float()).masked_fill(near, 0.0)
+
+    def values(tensor: torch.Tensor) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = tensor.float().cpu().numpy()
+        return found
+
     return ContactPrediction(
-        contact_probability=probability.numpy(),
-        distance=output.distance[0].fill_diagonal_(0.0).numpy(),
-        coords=output.coords[0].numpy(),
-        confidence=(100.0 * output.confidence[0]).clamp(0, 100).numpy(),
+        contact_probability=values(probability),
+        distance=values(output.distance[0].fill_diagonal_(0.0)),
+        coords=values(output.coords[0]),
+        confidence=values((100.0 * output.confidence[0]).clamp(0, 100)),
     )
