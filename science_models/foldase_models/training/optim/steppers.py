@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from foldase_models.training.offload.on_disk import DiskStepper
+from foldase_models.training.offload.on_host import HostStepper
 from foldase_models.training.optim.on_device import DeviceStepper
 from foldase_models.training.optim.stepper import Stepper
 from foldase_models.training.surroundings import Surroundings
@@ -21,7 +23,16 @@ def make_stepper(
         buckets: of the model.
         rank: whose slices.
         weights: this rank's slice of every bucket, [share], as the model begins; float32 ones on the device
-            become the stepper's own weights where it lies on the device too, else they are only read.
+            become the stepper's own weights where it lies on the device too, else they are only read, one
+            after the other, so that they may be made as they are asked for.
         surroundings: configuration, ledger, clock.
+
+    Raises:
+        ModelError: ``out_of_memory``; ``bad_disk``: the folder cannot take what is to lie there.
     """
+    place = surroundings.config.offload.optimizer
+    if place == "cpu":
+        return HostStepper(buckets, rank, weights, surroundings)
+    if place == "nvme":
+        return DiskStepper(buckets, rank, weights, surroundings)
     return DeviceStepper(buckets, rank, weights, surroundings)
