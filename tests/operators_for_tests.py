@@ -344,4 +344,41 @@ class Thrifty(Operator[ThriftyInputs, ThriftyOutputs]):
         )
 
 
-OPERATORS = (Thrifty(), Add(), Work(), Grind(), Count(), Write(), Read(), Fail(), Print(), Environment())
+class GangInputs(Ports):
+    function: str
+    arguments: Json = Field(default_factory=dict)
+
+
+class GangOutputs(Ports):
+    result: Json
+
+
+class Gang(Operator[GangInputs, GangOutputs]):
+    """Runs one of ``rank_functions`` on its ranks."""
+
+    name: ClassVar[str] = "test.gang"
+    version: ClassVar[int] = 1
+    help: ClassVar[str] = "runs a function on several ranks"
+    gang: ClassVar[bool] = True
+    Inputs = GangInputs
+    Outputs = GangOutputs
+
+    def run(self, inputs: GangInputs, context: StepContext) -> GangOutputs:
+        context.log(f"leads from {os.getpid()}, checkpoints in {context.checkpoints}")
+        result = context.gang(f"rank_functions:{inputs.function}", inputs.arguments)
+        return GangOutputs(result=result or {})
+
+
+OPERATORS = (
+    Gang(),
+    Thrifty(),
+    Add(),
+    Work(),
+    Grind(),
+    Count(),
+    Write(),
+    Read(),
+    Fail(),
+    Print(),
+    Environment(),
+)

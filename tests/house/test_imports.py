@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "foldase_workflows.contracts": set(),
     "foldase_workflows.spec": {"foldase_workflows.contracts"},
     "foldase_workflows.formats": {"foldase_workflows.contracts"},
+    "foldase_workflows.launch": {"foldase_workflows.contracts"},
     "foldase_workflows.operators": {
         "foldase_workflows.contracts",
         "foldase_workflows.formats",

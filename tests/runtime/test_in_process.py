@@ -241,3 +241,20 @@ class Scripted:
 
 def _started(task: Task) -> Started:
     return Started(task.run, task.step, task.fence, "w", "n", 1)
+
+
+def test_a_gang_runs_as_processes_beside_this_one(platform: Platform) -> None:
+    text = one_step("test.gang@1", "{function: add}", ", resources: {ranks: 2, cpu: 0.5, memory: 1MiB}")
+    run = platform.finish(platform.submit(text))
+    assert run.summary.state == "succeeded"
+    detail = platform.store.queries.step(run.id, "s")
+    assert detail.outputs is not None
+    assert detail.outputs["result"]["total"] == 3.0
+    assert detail.outputs["result"]["has"] == [0.5, 1 << 20]
+    assert detail.to_json()["resources"] == {"cpu": 0.5, "memory_bytes": 1 << 20, "gpu": 0.0, "ranks": 2}
+    assert detail.attempts[0].peak_memory_bytes
+    refused = one_step("test.gang@1", "{function: count}", ", resources: {ranks: 3}")
+    run = platform.finish(platform.submit(refused))
+    error = platform.store.queries.step(run.id, "s").summary.error
+    assert error is not None
+    assert (error["code"], "room for 2" in error["message"]) == ("unsatisfiable_resources", True)

@@ -216,7 +216,7 @@ def test_a_worker_killed_by_the_kernel_for_memory_is_an_oom(
     name = rig.worker(task(1))
     note(rig, name, task(1))
     rig.executor.beat(Beat(name, ProcessId(1, 1), 6 * GIB, 1.0, task_id(task(1)), 1.0))
-    monkeypatch.setattr("foldase.runtime.losses._kernel_kills", lambda: 1 << 40)
+    monkeypatch.setattr("foldase.runtime.machine._kernel_kills", lambda: 1 << 40)
     rig.crew.tell(Gone(name, KILLED))
     lost = rig.reports(2)[1]
     assert isinstance(lost, Failed)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from typing import Any
 
 from foldase.runtime.capture import Capture
 from foldase.runtime.context import CancelFlag, RunningStep
 from foldase.runtime.failures import Json, explain
+from foldase.runtime.gang_life import GangUsage
+from foldase.runtime.gangs import GangMaker
 from foldase.runtime.usage import Meter
 from foldase.runtime.values import cached_ports, materialise, published, validated
 from foldase.runtime.workplace import Workplace, remove_folder
@@ -21,17 +24,24 @@ from foldase_workflows.contracts.registry import Registry
 class Attempt:
     """One attempt of one step: ``run`` it in the thread that may compute; other threads may look on."""
 
-    def __init__(self, task: Task, workplace: Workplace, registry: Registry) -> None:
+    def __init__(
+        self, task: Task, workplace: Workplace, registry: Registry, gangs: GangMaker | None = None
+    ) -> None:
         self.task = task
+        self.usage = GangUsage()
         self.cancel = CancelFlag()
         self.step = RunningStep(task, workplace, self.cancel)
         self._workplace = workplace
         self._registry = registry
+        if gangs is not None:
+            self.step.lead = partial(gangs, self.step, self.usage)
 
     def run(self, capture: Capture, meter: Meter) -> Succeeded | Failed:
         """Do the work; every exception becomes a report. Artifacts are stored when it succeeds."""
         meter.start()
-        self.step.held_bytes = meter.held
+        if self.task.resources.ranks == 1:
+            # What the leader of a gang holds says nothing of its ranks, whose peak is that of the attempt.
+            self.step.held_bytes = meter.held
         result: dict[str, Any] | tuple[Cause, Json]
         try:
             if self.cancel.is_set:
@@ -44,7 +54,8 @@ class Attempt:
             self.step.close()
             if self.step.scratch_folder is not None:
                 remove_folder(self.step.scratch_folder)
-        return self._report(result, *meter.read())
+        peak, cpu = meter.read()
+        return self._report(result, max(peak, self.usage.peak_bytes), cpu + self.usage.cpu_seconds)
 
     def forget(self) -> None:
         """The result is committed: the checkpoints have done their duty."""

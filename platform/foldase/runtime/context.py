@@ -34,6 +34,8 @@ class CancelFlag:
     def __init__(self) -> None:
         self._event = threading.Event()
         self.cause = Cause.CANCELLED
+        self.abandoned = False
+        """Nobody waits for the attempt any more: what it has started must end by itself."""
 
     def set(self, cause: Cause) -> None:
         """Ask; only the first cause counts."""
@@ -108,6 +110,7 @@ class RunningStep(StepContext):
         self.corrections = {key: factor for key, factor in task.corrections.items() if key}
         self.held_bytes: Callable[[], int] = lambda: 0
         self.note_plan: Callable[[dict[str, Any]], object] = lambda _: None
+        self.lead: Callable[[str, Mapping[str, Any]], Any] = _no_gangs
         self.scratch_folder: Path | None = None
         self.checkpoint_folder: CheckpointFolder | None = None
 
@@ -179,6 +182,17 @@ class RunningStep(StepContext):
         if self._cancel.is_set:
             raise Cancelled(f"step {self.step} was asked to stop")
 
+    def check_abandoned(self) -> None:
+        """Raise ``Cancelled`` when nobody waits for this attempt any more."""
+        if self._cancel.abandoned:
+            raise Cancelled(f"step {self.step} did not stop in time and was given up")
+
+    def gang(self, function: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a rank function: in this process where there is one rank, else as a gang."""
+        if self.ranks == 1:
+            return super().gang(function, arguments)
+        return self.lead(function, arguments)
+
     def new_file(self, name: str) -> Path:
         """A fresh path in a folder of its own, so that two outputs may bear one name."""
         return self._new_output() / safe_name(name)
@@ -241,6 +255,10 @@ class RunningStep(StepContext):
         folder = self.scratch / "outputs" / str(number)
         folder.mkdir(parents=True)
         return folder
+
+
+def _no_gangs(function: str, arguments: Mapping[str, Any]) -> Any:
+    raise NotImplementedError(f"nobody leads gangs here, so {function} cannot run as one")
 
 
 def now_text() -> str:

@@ -45,6 +45,19 @@ _CAUSES: tuple[tuple[type[FoldaseError], Cause], ...] = (
 )
 
 
+class GangLost(FoldaseError):
+    """The processes of a gang were lost too often; ``cause`` says how the last one ended."""
+
+    def __init__(self, cause: Cause, how: str, *, lives: int) -> None:
+        if cause is Cause.OOM_HOST:
+            hint = "ask for more memory for each rank, or make the step smaller"
+        else:
+            hint = "the log of the step has the last words of the ranks"
+        times = f"{lives} times" if lives > 1 else "once"
+        super().__init__(f"the gang was lost {times}: {how}", code=str(cause), hint=hint)
+        self.cause = cause
+
+
 def explain(error: BaseException, *, inputs: Path | None = None) -> tuple[Cause, Json]:
     """The cause of a failed attempt and its error as ``{code, message, location?, hint?}``.
 
@@ -55,6 +68,8 @@ def explain(error: BaseException, *, inputs: Path | None = None) -> tuple[Cause,
     memory = _out_of_memory(error)
     if memory is not None:
         return memory
+    if isinstance(error, GangLost):
+        return error.cause, error.to_json()
     if isinstance(error, FoldaseError):
         cause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), Cause.USER_ERROR)
         return cause, error.to_json()

@@ -11,13 +11,17 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from foldase.runtime.attempt import Attempt, timeout_error
 from foldase.runtime.capture import ThreadCapture
+from foldase.runtime.context import RunningStep
+from foldase.runtime.gang_life import GangLimits, GangUsage
+from foldase.runtime.gangs import Gang
+from foldase.runtime.local_ranks import LocalHosts
 from foldase.runtime.machine import this_machine
 from foldase.runtime.pace import Pace
 from foldase.runtime.usage import ThreadMeter
@@ -128,7 +132,7 @@ class InProcessExecutor:
     def cpus_used(self) -> float:
         """Cores that running steps have reserved."""
         with self._changed:
-            return sum(one.attempt.task.resources.cpu for one in self._running.values())
+            return sum(one.attempt.task.resources.total.cpu for one in self._running.values())
 
     def close(self, *, within_seconds: float = 5.0) -> None:
         """Ask everything to stop, wait a moment, and give the output streams back."""
@@ -142,13 +146,15 @@ class InProcessExecutor:
         deadline = time.monotonic() + within_seconds
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        for running in list(self._running.values()):
+            running.attempt.cancel.abandoned = True
         self._capture.close()
 
     def _start_what_fits(self) -> None:
         for task in list(self._waiting):
             if self._fits(task.resources):
                 self._waiting.remove(task)
-                attempt = Attempt(task, self._workplace, self._registry)
+                attempt = Attempt(task, self._workplace, self._registry, lead_here)
                 thread = threading.Thread(
                     target=self._run, args=(attempt,), name=f"{task.run}/{task.step}", daemon=True
                 )
@@ -156,7 +162,8 @@ class InProcessExecutor:
                 thread.start()
 
     def _fits(self, wanted: Resources) -> bool:
-        used = [running.attempt.task.resources for running in self._running.values()]
+        wanted = wanted.total
+        used = [running.attempt.task.resources.total for running in self._running.values()]
         total = self.total()
         return (
             sum(one.cpu for one in used) + wanted.cpu <= total.cpu + 1e-9
@@ -198,6 +205,7 @@ class InProcessExecutor:
             if running.give_up_at is not None and now >= running.give_up_at:
                 del self._running[key]
                 attempt = running.attempt
+                attempt.cancel.abandoned = True
                 self._inbox.append(_given_up(task, attempt.cancel.cause, attempt.step.planned))
                 self._start_what_fits()
             elif pulse and (progress := running.attempt.step.take_progress()) is not None:
@@ -206,6 +214,11 @@ class InProcessExecutor:
     def _stop(self, running: _Running, cause: Cause, grace_seconds: float) -> None:
         running.attempt.cancel.set(cause)
         running.give_up_at = time.monotonic() + grace_seconds
+
+
+def lead_here(step: RunningStep, usage: GangUsage, function: str, arguments: Mapping[str, Any]) -> Any:
+    """Run a gang whose ranks are processes of this machine."""
+    return Gang(step, LocalHosts(), GangLimits(), usage).run(function, arguments)
 
 
 def _given_up(task: Task, cause: Cause, plan: dict[str, Any] | None = None) -> Failed:

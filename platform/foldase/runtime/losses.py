@@ -70,19 +70,6 @@ class MemoryGuard:
         return worker
 
 
-class OomCounter:
-    """Notices that the kernel has killed something for want of memory."""
-
-    def __init__(self) -> None:
-        self._seen = _kernel_kills()
-
-    def risen(self) -> bool:
-        """Whether it has since the last call."""
-        now = _kernel_kills()
-        risen, self._seen = now > self._seen, now
-        return risen
-
-
 def cause_of(worker: Worker, error: str, *, kernel_killed: bool, node_memory: int) -> Cause:
     """Why a worker that ran a task is gone, from Ray's words and the kernel's counter."""
     large = node_memory > 0 and worker.memory_bytes > _LARGE_SHARE * node_memory
@@ -158,11 +145,3 @@ def _tail(path: Path) -> str:
 def _first(error: str) -> str:
     # Ray lists "some common causes" after its finding; those are no findings.
     return error.partition("Some common causes")[0]
-
-
-def _kernel_kills() -> int:
-    try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

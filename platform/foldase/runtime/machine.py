@@ -36,6 +36,19 @@ def memory_free() -> int:
     return max(0, free)
 
 
+class OomCounter:
+    """Notices that the kernel has killed something for want of memory."""
+
+    def __init__(self) -> None:
+        self._seen = _kernel_kills()
+
+    def risen(self) -> bool:
+        """Whether it has since the last call."""
+        now = _kernel_kills()
+        risen, self._seen = now > self._seen, now
+        return risen
+
+
 def _cpus() -> float:
     cores = float(len(os.sched_getaffinity(0)))
     quota = _read(_CGROUP / "cpu.max").split()
@@ -72,3 +85,11 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="ascii")
     except OSError:
         return ""
+
+
+def _kernel_kills() -> int:
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -22,8 +22,8 @@ from foldase.runtime.cluster_view import ClusterNode, cluster_nodes, short_id
 from foldase.runtime.crew import Adopted, CallFailed, Crew, Event, Gone, Ready, Recalled
 from foldase.runtime.fleet import Assigned, Fleet, Kind, Node, Send, StartWorker, Worker
 from foldase.runtime.inbox import Inbox
-from foldase.runtime.losses import MemoryGuard, OomCounter, cause_of, how_it_ended, last_words, lost
-from foldase.runtime.machine import this_machine
+from foldase.runtime.losses import MemoryGuard, cause_of, how_it_ended, last_words, lost
+from foldase.runtime.machine import OomCounter, this_machine
 from foldase.runtime.pace import Pace
 from foldase.runtime.processes import status_of
 from foldase.runtime.settings import RuntimeSettings
