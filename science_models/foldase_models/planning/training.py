@@ -8,7 +8,9 @@ from pathlib import Path
 
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.language.decoder.config import DecoderConfig
 from foldase_models.planning.contacts import PROCESS_BYTES, ContactTrainee
+from foldase_models.planning.decoder import DecoderTrainee
 from foldase_models.planning.forms import ITEM
 from foldase_models.planning.hardware import Hardware, gibibytes
 from foldase_models.planning.inference import GPU_CONTEXT_BYTES, GPU_HOST_BYTES
@@ -109,6 +111,8 @@ def trainee_of(model: object) -> Trainee:
     """
     if isinstance(model, ContactModelConfig):
         return ContactTrainee(model)
+    if isinstance(model, DecoderConfig):
+        return DecoderTrainee(model)
     raise ModelError(f"no plan for the training of a {type(model).__name__}", code="bad_request")
 
 

@@ -92,10 +92,9 @@ def run_training(
         TrainingStopped: the watcher asked for it; a checkpoint was written.
         ModelError: as :class:`foldase_models.training.Trainer`.
     """
-    trainer = Trainer(model.to(ranks.device), loss, batch_of, training, ranks=ranks)
+    store = None if checkpoints is None else CheckpointStore(checkpoints, kept=training.checkpoint.kept)
+    trainer = Trainer(model.to(ranks.device), loss, batch_of, training, store, ranks)
     with closing(trainer):
-        if checkpoints is not None:
-            trainer.checkpoints = CheckpointStore(checkpoints, kept=training.checkpoint.kept)
 
         def on_step(report: StepReport) -> None:
             if ranks.first:

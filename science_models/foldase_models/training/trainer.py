@@ -199,7 +199,7 @@ class Trainer(Generic[BatchT]):
         On several ranks all of them look, at the same data: at stage 3 each holds a part of every layer.
         """
         self.engine.flush()
-        with self.engine.averaged(), self.engine.forward():
+        with self.engine.averaged():
             self.model.eval()
             try:
                 yield

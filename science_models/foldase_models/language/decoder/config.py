@@ -127,7 +127,7 @@ class DecoderConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DecoderConfig:
-        """From a Llama ``config.json``, ours or a foreign one; what it lacks has Llama's default.
+        """From a Llama ``config.json``, ours or a foreign one; what it lacks has the default.
 
         Raises:
             ModelError: ``wrong_model``: of another kind; ``bad_config``: a setting that is not known here.
@@ -141,7 +141,8 @@ class DecoderConfig:
                 raise ModelError(f"{name} is {values[name]!r}, which is not known here", code="bad_config")
         given = {name: values[name] for name in cls.__slots__ if values.get(name) is not None}
         given["rope_theta"] = _rope_theta(values)
-        given.setdefault("num_key_value_heads", given.get("num_attention_heads", 0))
+        if "num_attention_heads" in given:
+            given.setdefault("num_key_value_heads", given["num_attention_heads"])
         given.setdefault("rms_norm_eps", 1e-6)
         given.setdefault("tokens", "foreign")
         return cls(**given)
