@@ -8,14 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-WEIGHTS, FIRST_MOMENT, SECOND_MOMENT, AVERAGE, BUFFERS = (
-    "weights",
-    "exp_avg",
-    "exp_avg_sq",
-    "average",
-    "buffers",
-)
-"""Kinds of state; a key is ``kind/name``, for example ``exp_avg/trunk.blocks.0.attention.query.weight``."""
+from foldase_models.training.kinds import AVERAGE, BUFFERS, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS
+
+__all__ = [
+    "AVERAGE",
+    "BUFFERS",
+    "FIRST_MOMENT",
+    "SECOND_MOMENT",
+    "WEIGHTS",
+    "FlatShard",
+    "part",
+    "whole",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class Trainer(Generic[BatchT]):
             loss: of a part of a batch.
             batch_of: the part with this number; step ``s`` consists of ``s * micro_batches`` and those after.
             config: of the training.
-            checkpoints: where they go, and come from.
+            checkpoints: where they go, and come from; the ranks save and load together.
             ranks: the processes; this one alone where it is left out.
 
         Raises:
@@ -141,6 +141,8 @@ class Trainer(Generic[BatchT]):
         limits = config.limits
         self.collectives = Collectives(self.ranks, self.clock, deadline_seconds=limits.collective_seconds)
         self.ledger = Ledger(self.ranks.device, cap=limits.memory_bytes)
+        if checkpoints is not None:
+            checkpoints.join(self.collectives, self.ledger)
         self.engine = make_engine(model, Surroundings(config, self.collectives, self.ledger, self.clock))
         self.step = 0
         self.skipped_steps = 0
@@ -166,6 +168,16 @@ class Trainer(Generic[BatchT]):
             ModelError: gradients are not finite for too many steps in a row (code ``diverged``), the
                 checkpoint belongs to another model, or a rank is gone (``collective_failed``).
         """
+        try:
+            return self._run(on_step, stop)
+        except BaseException:
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+            raise
+
+    def _run(
+        self, on_step: Callable[[StepReport], None] | None, stop: Callable[[], bool] | None
+    ) -> TrainingSummary:
         started = saved = time.monotonic()
         devices = [] if self.ranks.device.type == "cpu" else [self.ranks.device]
         counted = nullcontext() if self.ledger.cap is None else CountedMemory(self.ledger)
@@ -213,6 +225,8 @@ class Trainer(Generic[BatchT]):
 
     def close(self) -> None:
         """Give back what the engine holds besides the model."""
+        if self.checkpoints is not None:
+            self.checkpoints.close()
         self.engine.close()
         self.collectives.close()
 
