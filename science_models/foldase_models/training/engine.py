@@ -21,10 +21,14 @@ class Engine(ABC):
     """Holds one model while it is trained. Every method is called on all ranks alike, in the same order.
 
     Attributes:
-        model: to be called; its forward pass may run inside :meth:`forward` only.
+        model: to be called; its forward pass may run inside :meth:`forward` and :meth:`averaged` only.
+        lockstep: whether every rank has to compute in every round, as all of them share out every layer; one
+            that has no part left then computes any, with a loss of 0 times that, and backward is never
+            given None.
     """
 
     model: nn.Module
+    lockstep: bool = False
 
     def forward(self) -> AbstractContextManager[object]:
         """Around the forward pass and the loss of one part of the batch."""

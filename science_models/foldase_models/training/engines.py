@@ -10,6 +10,7 @@ from foldase_models.training.engine import Engine
 from foldase_models.training.surroundings import Surroundings
 from foldase_models.training.zero.replicated import ReplicatedEngine
 from foldase_models.training.zero.sharded import ShardedGradientsEngine, ShardedOptimizerEngine
+from foldase_models.training.zero.streamed import StreamedEngine
 
 
 def make_engine(model: nn.Module, surroundings: Surroundings) -> Engine:
@@ -32,6 +33,8 @@ def make_engine(model: nn.Module, surroundings: Surroundings) -> Engine:
         return ShardedOptimizerEngine(model, surroundings)
     if config.stage == 2:
         return ShardedGradientsEngine(model, surroundings)
+    if config.stage == 3:
+        return StreamedEngine(model, surroundings)
     return ReplicatedEngine(model, surroundings)
 
 

@@ -276,15 +276,17 @@ class Trainer(Generic[BatchT]):
         shown: list[Mapping[str, torch.Tensor]] = []
         for turn in range(rounds):
             loss = None
-            if turn < len(own):
-                number = self.step * count + own[turn]
+            has_part = turn < len(own)
+            if has_part or self.engine.lockstep:
+                number = self.step * count + (own[turn] if has_part else self.ranks.rank % count)
                 torch.manual_seed((self.config.seed * 1_000_003 + number) % _SEEDS)
                 batch = self.batch_of(number)
                 with self.engine.forward(), self.ledger.computing():
                     loss, values = self.loss(batch, self.step)
-                losses.append(loss.detach())
-                shown.append({name: value.detach() for name, value in values.items()})
-                loss = loss / count
+                if has_part:
+                    losses.append(loss.detach())
+                    shown.append({name: value.detach() for name, value in values.items()})
+                loss = loss / count if has_part else loss * 0.0
             with self.ledger.computing():
                 self.engine.backward(loss, last=turn == rounds - 1)
         return self._means(losses, shown, stop=stop is not None and stop())

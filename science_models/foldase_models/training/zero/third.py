@@ -1,0 +1,221 @@
+"""What the two engines of stage 3 have in common: a stepper for the shards, and ranks that go the same way.
+
+At stage 3 every use of a layer is a collective operation. Ranks therefore have to call the same layers in
+the same order; a rank that has no part of the batch left computes one that counts for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+
+from foldase_models.errors import ModelError
+from foldase_models.training.engine import Engine, buffer_shards
+from foldase_models.training.optim.stepper import Publish, Stepper
+from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard
+from foldase_models.training.surroundings import Surroundings, Update
+from foldase_models.training.zero.layout import Bucket
+
+BRANCH_HINT = (
+    "at stage 3 all ranks must call the same units in the same order: give the module around a branch that "
+    "ranks take differently to foldase_models.training.zero.units.as_unit, or use stage 2"
+)
+_SHOWN = 3
+
+
+class ThirdStage(Engine):
+    """The weights are shared out too; whoever derives from this gathers them where they are needed."""
+
+    lockstep = True
+
+    def __init__(self, model: nn.Module, surroundings: Surroundings) -> None:
+        self.model = model
+        self._around = surroundings
+        self._buckets: tuple[Bucket, ...] = ()
+        self._stepper: Stepper
+        self._order: list[str] = []
+
+    @abstractmethod
+    def _publishing(self) -> Publish | None:
+        """What steps are told to do with new weights."""
+
+    @abstractmethod
+    def _looking(self) -> AbstractContextManager[None]:
+        """Around forward passes that are not trained on."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Hand the last gradients to the stepper."""
+
+    def finish(self) -> float:
+        """Hand the last gradients over; norms and the order of operations are compared over the ranks."""
+        self._complete()
+        squares = self._compared(self._stepper.square_sum())
+        return math.sqrt(squares)
+
+    def step(self, update: Update) -> None:
+        """Step every bucket."""
+        self._stepper.step(update, self._publishing())
+
+    def drop(self) -> None:
+        """Forget the gradients."""
+        self._stepper.drop()
+
+    def flush(self) -> None:
+        """Complete a delayed step."""
+        self._stepper.flush(self._publishing())
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Exchange weights and averages, and back; inside, the model may be called on all ranks alike."""
+        keeps = self._around.config.average_decay > 0
+        if keeps:
+            self._stepper.exchange(self._publishing())
+        try:
+            with self._precision(), self._looking():
+                yield
+            self._compared(0.0)
+        finally:
+            if keeps:
+                self._stepper.exchange(self._publishing())
+
+    def state(self) -> dict[str, FlatShard]:
+        """The stepper's shards, empty ones where this rank has no part of a parameter, and the buffers."""
+        kinds = [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT]
+        if self._around.config.average_decay:
+            kinds.append(AVERAGE)
+        empty = {
+            f"{kind}/{entry.name}": _nothing_of(entry.shape)
+            for bucket in self._buckets
+            for entry in bucket.entries
+            for kind in kinds
+        }
+        return empty | self._stepper.shards() | buffer_shards(self.model)
+
+    @torch.no_grad()
+    def weights(self, *, averaged: bool) -> dict[str, torch.Tensor]:
+        """Gathered bucket by bucket; at no time is more than one of them whole on a rank but the first."""
+        ranks = self._around.collectives.ranks
+        kind = AVERAGE if averaged and self._around.config.average_decay else WEIGHTS
+        shards = self._stepper.shards()
+        found: dict[str, torch.Tensor] = {}
+        for bucket in self._buckets:
+            own = torch.zeros(bucket.share, device=ranks.device)
+            for piece in bucket.pieces(ranks.rank):
+                own[piece.offset : piece.offset + piece.length] = shards[f"{kind}/{piece.name}"].read()
+            whole = torch.zeros(bucket.size, device=ranks.device)
+            self._around.collectives.all_gather(
+                f"trained weights of bucket {bucket.index}", whole, own
+            ).wait()
+            if ranks.first:
+                found |= _cut(bucket, whole.cpu())
+        return found
+
+    def close(self) -> None:
+        """Close the stepper. The model is of no use afterwards: see :func:`.results.take_weights`."""
+        self._stepper.close()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self._around.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._around.collectives.ranks.device.type, torch.bfloat16)
+
+    @contextmanager
+    def _operation(self, unit: str, name: str) -> Iterator[str]:
+        """Around a collective operation for a unit: its name, and what an error says beside it."""
+        self._order.append(name)
+        with explained(unit):
+            yield name
+
+    def _compared(self, squares: float) -> float:
+        """The sum over the ranks, alike on all; they must have done the same operations before.
+
+        Units of equal shapes that two ranks gather in different order would go unnoticed otherwise: each
+        would have a mixture of both.
+
+        Raises:
+            ModelError: ``collective_failed``.
+        """
+        ranks, order = self._around.collectives.ranks, self._order
+        self._order = []
+        if ranks.size == 1:
+            return squares
+        own = torch.tensor([squares, float(zlib.crc32("\n".join(order).encode()))], dtype=torch.float64)
+        every = torch.zeros(ranks.size * 2, dtype=torch.float64)
+        with explained(None):
+            self._around.collectives.all_gather("norm of the gradients", every, own).wait()
+        pairs = every.view(ranks.size, 2)
+        if bool((pairs[:, 1] != pairs[0, 1]).any()):
+            raise self._differ(self._around.collectives.gather_objects("order of operations", order))
+        return float(pairs[:, 0].sum())
+
+    def _differ(self, orders: Sequence[Sequence[str]]) -> ModelError:
+        at = next(
+            number
+            for number in range(max(map(len, orders)))
+            if len({tuple(order[number : number + 1]) for order in orders}) > 1
+        )
+        said = [
+            f"rank {rank} gathered {order[at] if at < len(order) else 'nothing more'!r}"
+            for rank, order in enumerate(orders)
+        ]
+        return ModelError(
+            f"ranks went different ways: {'; '.join(said[:_SHOWN])}",
+            code="collective_failed",
+            location=f"rank {self._around.collectives.ranks.rank}",
+            hint=BRANCH_HINT,
+        )
+
+
+@contextmanager
+def explained(unit: str | None) -> Iterator[None]:
+    """Errors of collective operations inside name the unit, and say what stage 3 has to do with them."""
+    try:
+        yield
+    except ModelError as error:
+        if error.code != "collective_failed":
+            raise
+        raise ModelError(
+            error.message if unit is None else f"unit {unit!r}: {error.message}",
+            code=error.code,
+            location=error.location,
+            hint=f"{error.hint}; {BRANCH_HINT}",
+        ) from error
+
+
+class Slices(Sequence[torch.Tensor]):
+    """Vectors that are made when they are asked for, so that not all of them are there at once."""
+
+    def __init__(self, count: int, make: Callable[[int], torch.Tensor]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]  # never a slice of them
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return self._make(index)
+
+
+def _nothing_of(shape: tuple[int, ...]) -> FlatShard:
+    def write(values: torch.Tensor) -> None:
+        assert values.numel() == 0
+
+    return FlatShard(shape, torch.float32, 0, 0, lambda: torch.zeros(0), write)
+
+
+def _cut(bucket: Bucket, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The parameters in a gathered bucket."""
+    found: dict[str, list[torch.Tensor]] = {entry.name: [] for entry in bucket.entries}
+    for rank in range(bucket.ranks):
+        start = rank * bucket.share
+        for piece in bucket.pieces(rank):
+            found[piece.name].append(whole[start + piece.offset : start + piece.offset + piece.length])
+    return {entry.name: torch.cat(found[entry.name]).view(entry.shape) for entry in bucket.entries}
