@@ -100,6 +100,7 @@ class StreamedEngine(ThirdStage):
             torch.autograd.backward(loss)
             self._close_root()
             self._settle(0)
+            self._agreed("the end of the backward pass")
         except BaseException:
             self._abandon()
             raise
@@ -220,6 +221,7 @@ class StreamedEngine(ThirdStage):
             self._open_root()
             yield
             self._close_root()
+            self._agreed("the end of a look at the model")
         except BaseException:
             self._abandon()
             raise

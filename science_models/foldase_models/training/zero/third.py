@@ -130,8 +130,28 @@ class ThirdStage(Engine):
     def _operation(self, unit: str, name: str) -> Iterator[str]:
         """Around a collective operation for a unit: its name, and what an error says beside it."""
         self._order.append(name)
+        self._agreed(name)
         with explained(unit):
             yield name
+
+    def _agreed(self, name: str) -> None:
+        """Make sure that all ranks are about to do the same operation, where that is cheap to know.
+
+        Gloo ends the process that gets more than it has room for. On GPUs ranks do not wait for each other
+        at every operation; what went wrong there shows at the end of the pass.
+
+        Raises:
+            ModelError: ``collective_failed``, with what each rank is about to do.
+        """
+        collectives = self._around.collectives
+        if collectives.ranks.size == 1 or collectives.ranks.device.type != "cpu":
+            return
+        own = torch.tensor([zlib.crc32(name.encode())])
+        every = torch.zeros(collectives.ranks.size, dtype=own.dtype)
+        with explained(None):
+            collectives.all_gather(f"agreement on {name}", every, own).wait()
+            if bool((every != every[0]).any()):
+                raise self._differ([[name] for name in collectives.gather_objects("next operations", name)])
 
     def _compared(self, squares: float) -> float:
         """The sum over the ranks, alike on all; they must have done the same operations before.
@@ -162,7 +182,7 @@ class ThirdStage(Engine):
             if len({tuple(order[number : number + 1]) for order in orders}) > 1
         )
         said = [
-            f"rank {rank} gathered {order[at] if at < len(order) else 'nothing more'!r}"
+            f"rank {rank} came to {order[at] if at < len(order) else 'nothing more'!r}"
             for rank, order in enumerate(orders)
         ]
         return ModelError(
