@@ -105,6 +105,12 @@ class Ledger:
             weakref.finalize(storage, self._gone.append, storage._cdata).atexit = False
             self.add(tier, owner, storage.nbytes())
 
+    def release(self, tensor: torch.Tensor) -> None:
+        """Count a tensor no longer, although someone may still hold on to it."""
+        with self._lock:
+            self._bury()
+            self._forget(tensor.untyped_storage()._cdata)
+
     def add(self, tier: Tier, owner: str, size: int) -> None:
         """Count bytes that come (or go, below 0) other than as tensors.
 
@@ -194,5 +200,9 @@ class Ledger:
 
     def _bury(self) -> None:
         while self._gone:
-            known = self._known.pop(self._gone.popleft())
+            self._forget(self._gone.popleft())
+
+    def _forget(self, key: int) -> None:
+        known = self._known.pop(key, None)
+        if known is not None:
             self._count(known.tier, known.owner, -known.size)

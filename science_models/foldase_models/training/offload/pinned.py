@@ -74,7 +74,8 @@ class PinnedPool:
         self._unpin = weakref.finalize(self, _unpin, _pin(self._free) if ledger.device.type == "cuda" else [])
         self._given: set[int] = set()
         self._changed = threading.Condition()
-        ledger.add("pinned", owner, self.count * self.size)
+        for buffer in self._free:
+            ledger.adopt("pinned", owner, buffer)
 
     def take(self) -> torch.Tensor:
         """A buffer, uint8 [size], with whatever was in it last; waits for one.
@@ -111,9 +112,10 @@ class PinnedPool:
     def close(self) -> None:
         """Let the memory go; no buffer may be in use any more."""
         with self._changed:
+            for buffer in self._free:
+                self._ledger.release(buffer)
             self._free.clear()
         self._unpin()
-        self._ledger.add("pinned", self._owner, -self.count * self.size)
         self.count = 0
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from foldase_kernels.adam import square_sum
 from foldase_models.training.collectives import Waitable
 from foldase_models.training.optim import adamw
 from foldase_models.training.optim.adamw import Vectors
-from foldase_models.training.optim.norms import square_sum
 from foldase_models.training.optim.stepper import Done, Publish, Stepper
 from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard, part
 from foldase_models.training.surroundings import Surroundings, Update
@@ -45,7 +45,7 @@ class DeviceStepper(Stepper):
 
     def square_sum(self) -> float:
         """In float64 over the slices."""
-        return sum(square_sum(gradient) for gradient in self._gradients.values())
+        return sum((square_sum(gradient) for gradient in self._gradients.values()), 0.0)
 
     def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""

@@ -38,9 +38,11 @@ class FlatEngine(Engine):
         ranks = surroundings.collectives.ranks
         self.rank = ranks.rank if shared else 0
         self.parameters = trainable(model)
-        lowered = torch.bfloat16 if self.config.precision == "bfloat16" else None
         self.buckets = lay_out(
-            self.parameters, ranks.size if shared else 1, self.config.limits.bucket_bytes, dtype=lowered
+            self.parameters,
+            ranks.size if shared else 1,
+            self.config.limits.bucket_bytes,
+            dtype=parameter_dtype(self.config.precision),
         )
         self._gathers: list[Pending] = []
         self._adopt_fixed()
@@ -141,7 +143,7 @@ class FlatEngine(Engine):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 continue
-            if parameter.is_floating_point() and self.config.precision == "bfloat16":
+            if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.to(parameter_dtype(self.config.precision))
             self._take_over("frozen weights", name, parameter.data)
         for name, buffer in self.model.named_buffers():
