@@ -26,6 +26,7 @@ from foldase_models.training.config import TrainingConfig, average_decay, learni
 from foldase_models.training.counted_memory import CountedMemory
 from foldase_models.training.engines import make_engine
 from foldase_models.training.ledger import Ledger
+from foldase_models.training.offload.activations import make_activations
 from foldase_models.training.ranks import Ranks
 from foldase_models.training.surroundings import Surroundings, Update
 
@@ -143,7 +144,9 @@ class Trainer(Generic[BatchT]):
         self.ledger = Ledger(self.ranks.device, cap=limits.memory_bytes)
         if checkpoints is not None:
             checkpoints.join(self.collectives, self.ledger)
-        self.engine = make_engine(model, Surroundings(config, self.collectives, self.ledger, self.clock))
+        around = Surroundings(config, self.collectives, self.ledger, self.clock)
+        self.engine = make_engine(model, around)
+        self.activations = make_activations(model, around)
         self.step = 0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
@@ -228,6 +231,7 @@ class Trainer(Generic[BatchT]):
         if self.checkpoints is not None:
             self.checkpoints.close()
         self.engine.close()
+        self.activations.close()
         self.collectives.close()
 
     def _one_step(self, stop: Callable[[], bool] | None) -> tuple[StepReport, bool]:
@@ -281,7 +285,7 @@ class Trainer(Generic[BatchT]):
                 number = self.step * count + (own[turn] if has_part else self.ranks.rank % count)
                 torch.manual_seed((self.config.seed * 1_000_003 + number) % _SEEDS)
                 batch = self.batch_of(number)
-                with self.engine.forward(), self.ledger.computing():
+                with self.engine.forward(), self.ledger.computing(), self.activations.kept():
                     loss, values = self.loss(batch, self.step)
                 if has_part:
                     losses.append(loss.detach())
