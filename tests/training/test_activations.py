@@ -85,6 +85,19 @@ def test_losses_and_weights_are_the_same_wherever_activations_lie(changes, tmp_p
         assert all(torch.equal(weights[name], others[name]) for name in weights), place
 
 
+def test_weights_that_come_and_go_are_no_activations(tmp_path, monkeypatch):
+    """At stage 3 their memory is another one than before the call of their unit."""
+    monkeypatch.setattr("foldase_models.training.offload.activations.LEAST_BYTES", WIDTH * WIDTH)
+    moved = []
+    for stage in (0, 3):
+        trainer = trainer_of("cpu", tmp_path, steps=1, stage=stage)
+        trainer.run()
+        moved.append((trainer.activations.moved_bytes, trainer.activations.stayed_bytes))
+        trainer.close()
+    assert moved[0] == moved[1]
+    assert moved[0][0] > 0
+
+
 def device_peak(place, tmp_path):
     """The most that lay on the device, beyond weights, gradients and the optimizer's state."""
     trainer = trainer_of(place, tmp_path, steps=2)
@@ -247,7 +260,7 @@ def test_blocks_are_the_elements_of_lists():
 def test_recomputing_needs_blocks():
     model = nn.Linear(2, 2)
     config = TrainingConfig(steps=1, offload=OffloadConfig(activations="recompute"))
-    with pytest.raises(ModelError, match=r"no list of blocks") as raised:
+    with pytest.raises(ModelError, match="no list of blocks") as raised:
         Trainer(model, lambda part, step: (model(part).sum(), {}), batch, config)
     assert raised.value.location == "offload.activations"
 

@@ -81,7 +81,7 @@ class OffloadedActivations(Activations):
         stayed_bytes: of saved tensors that stayed, those of the model left out, every view counted.
     """
 
-    def __init__(self, model: nn.Module, spill: Spill, *, least_bytes: int = LEAST_BYTES) -> None:
+    def __init__(self, model: nn.Module, spill: Spill, *, least_bytes: int) -> None:
         """Args: the model whose weights stay where they are, where to put activations, and what is small."""
         self.moved_bytes = self.stayed_bytes = 0
         self._model, self._spill, self._least = model, spill, least_bytes
@@ -225,17 +225,19 @@ def make_activations(model: nn.Module, surroundings: Surroundings) -> Activation
         made = RecomputedActivations(model, surroundings)
         if not made.blocks:
             raise ModelError(
-                "the model has no list of blocks that could be computed anew, and nothing is marked as a unit",
+                "the model has no list of blocks, and none marked as a unit, that could be computed anew",
                 code="bad_config",
                 location="offload.activations",
                 hint="set it to cpu or nvme, or put the model's blocks into an nn.ModuleList",
             )
         return made
+    spill: Spill
     if offload.activations == "cpu":
-        return OffloadedActivations(model, HostSpill(surroundings.ledger, surroundings.clock))
-    assert offload.folder is not None
-    spill = DiskSpill(offload.folder, surroundings.ledger, surroundings.clock)
-    return OffloadedActivations(model, spill)
+        spill = HostSpill(surroundings.ledger, surroundings.clock)
+    else:
+        assert offload.folder is not None
+        spill = DiskSpill(offload.folder, surroundings.ledger, surroundings.clock)
+    return OffloadedActivations(model, spill, least_bytes=LEAST_BYTES)
 
 
 def blocks_of(model: nn.Module) -> tuple[nn.Module, ...]:
