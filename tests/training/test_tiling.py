@@ -1,4 +1,4 @@
-"""Linear layers in tiles: the same results and gradients, small units at stage 3, names of the plain model."""
+"""Linear layers in tiles: the same results and gradients, small units at stage 3, plain names."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Large linear layers as a sequence of small ones, so that no more than one tile has to be on the device.
 
 At stage 3 a unit's weights and gradients are whole while it is at work, so that the largest linear layer
-decides the memory; as ``tiles`` layers one after the other, each a unit of its own, it takes as many times less
+decides the memory; as ``tiles`` layers one after the other, each a unit of its own, it takes that much less
 (memory-centric tiling: Rajbhandari et al. 2021, arXiv:2104.07857, section 5.1.3).
 """
 
