@@ -93,7 +93,8 @@ def run_training(
         ModelError: as :class:`foldase_models.training.Trainer`.
     """
     store = None if checkpoints is None else CheckpointStore(checkpoints, kept=training.checkpoint.kept)
-    trainer = Trainer(model.to(ranks.device), loss, batch_of, training, store, ranks)
+    _move(model, training, ranks.device)
+    trainer = Trainer(model, loss, batch_of, training, store, ranks)
     with closing(trainer):
 
         def on_step(report: StepReport) -> None:
@@ -109,3 +110,13 @@ def run_training(
         with trainer.averaged():
             found = looks.at_end()
         return Trained(summary, found, trainer.result())
+
+
+def _move(model: nn.Module, training: TrainingConfig, device: torch.device) -> None:
+    """To the device that computes; at stage 3 only buffers: the whole of the weights need not fit there."""
+    if training.stage < 3:
+        model.to(device)
+        return
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = buffer.to(device)

@@ -245,8 +245,7 @@ class TrainingConfig:
     def result_fields(self) -> dict[str, Any]:
         """The fields that the result depends on, beyond rounding."""
         apart = {"stage", "offload", "checkpoint", "limits"}
-        found = {name: value for name, value in self.to_json().items() if name not in apart}
-        return found | ({"delayed": True} if self.offload.delayed else {})
+        return {name: value for name, value in self.to_json().items() if name not in apart}
 
 
 _PARTS: Mapping[str, type[Any]] = {

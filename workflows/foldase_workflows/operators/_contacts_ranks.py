@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldase_workflows.contracts.gangs import RankContext, check_cancelled
 from foldase_workflows.operators._models import model_errors, use_cores
-from foldase_workflows.operators._training_run import first_says, joined, watcher_of
+from foldase_workflows.operators._training_run import disk_of, first_says, joined, watcher_of
 from foldase_workflows.operators.contacts_train import TrainInputs, model_config, recipe_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def train(context: RankContext, *, inputs: Mapping[str, Any], model: str) -> dic
     given = TrainInputs.model_validate(inputs)
     stored = FamilySet(given.families)
     families = _read(stored, context)
-    recipe = recipe_of(given)
+    recipe = recipe_of(given, disk_of(given, context))
     with joined(recipe.training) as ranks, model_errors("families"):
         trained, record = train_contacts(
             families,

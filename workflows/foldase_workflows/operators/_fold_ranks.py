@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foldase_workflows.contracts.gangs import RankContext
 from foldase_workflows.operators._fold_training import make_trainee, read_examples
 from foldase_workflows.operators._models import model_errors, use_cores
-from foldase_workflows.operators._training_run import first_says, joined, watcher_of
+from foldase_workflows.operators._training_run import disk_of, first_says, joined, watcher_of
 from foldase_workflows.operators.fold_train import TrainInputs, recipe_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(
         recycles=given.recycles,
         seed=given.seed,
     )
-    recipe = recipe_of(given)
+    recipe = recipe_of(given, disk_of(given, context))
     with joined(recipe.training) as ranks, model_errors("structures"):
         trainee, found, record = train_folding(
             new_trainee,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foldase_workflows.contracts.gangs import RankContext, check_cancelled
 from foldase_workflows.operators._models import model_errors, use_cores
-from foldase_workflows.operators._training_run import first_says, joined, watcher_of
+from foldase_workflows.operators._training_run import disk_of, first_says, joined, watcher_of
 from foldase_workflows.operators.language_train import TrainInputs, config_of, recipe_of
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def train(
     from foldase_models.recipes.language import train_language
 
     given = TrainInputs.model_validate(inputs)
-    config, recipe = config_of(given), recipe_of(given)
+    config, recipe = config_of(given), recipe_of(given, disk_of(given, context))
     sequences = read_sequences(given, config.tokens, context, name=name)
     residues = sum(map(len, sequences))
     first_says(context, f"{len(sequences):,} sequences, {residues:,} tokens")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldase_models.errors import ModelError
-from foldase_workflows.contracts import BadInput, Cancelled, Location, Ports
+from foldase_workflows.contracts import BadInput, Cancelled, Location, Ports, StepContext
 from foldase_workflows.contracts.gangs import RankContext, check_cancelled
+from foldase_workflows.operators._training_ports import SCRATCH_VARIABLE, TrainingPorts
 
 if TYPE_CHECKING:
     from foldase_models.recipes.running import Watcher
@@ -55,6 +58,16 @@ def recipe_errors(inputs: type[Ports]) -> Iterator[None]:
             location=Location(path=f"with.{error.location}") if known else None,
             hint=error.hint,
         ) from error
+
+
+def disk_of(inputs: TrainingPorts, context: StepContext | RankContext) -> Path | None:
+    """What ``nvme`` means in this process: None, for the folder that the worker names, or the step's own.
+
+    Where the worker names none in :data:`SCRATCH_VARIABLE`, it is the scratch folder of this step, or of
+    this rank of it, which lies in the state folder of the platform.
+    """
+    places = (inputs.offload_optimizer, inputs.offload_parameters, inputs.offload_activations)
+    return context.scratch if "nvme" in places and not os.environ.get(SCRATCH_VARIABLE) else None
 
 
 def first_says(context: RankContext, message: str, *, level: str = "info") -> None:

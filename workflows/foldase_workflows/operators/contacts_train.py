@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -17,7 +18,7 @@ from foldase_workflows.operators._machine import check_coupling_memory
 from foldase_workflows.operators._models import use_cores
 from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
 from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
-from foldase_workflows.operators._training_run import gang_arguments, recipe_errors
+from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
     from foldase_models.recipes.contacts import ContactRecipe
@@ -115,7 +116,7 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
         if inputs.model_inputs == "couplings":
             check_coupling_memory(longest, len(stored.letters))
         with recipe_errors(TrainInputs):
-            recipe, config = recipe_of(inputs), model_config(inputs, stored)
+            recipe, config = recipe_of(inputs, disk_of(inputs, context)), model_config(inputs, stored)
         plan_step(config, recipe.training, _part(inputs, longest), context, ranks=context.ranks)
         tree = context.new_tree("model")
         scores = context.gang(
@@ -187,8 +188,8 @@ def _part(inputs: TrainInputs, residues: int) -> Part:
     )
 
 
-def recipe_of(inputs: TrainInputs) -> ContactRecipe:
-    """How the model is trained.
+def recipe_of(inputs: TrainInputs, disk: Path | None) -> ContactRecipe:
+    """How the model is trained; ``disk`` is what ``nvme`` means, None for what the worker says.
 
     Raises:
         ModelError: numbers that contradict each other.
@@ -198,7 +199,7 @@ def recipe_of(inputs: TrainInputs) -> ContactRecipe:
     from foldase_models.recipes.contacts import ContactRecipe
 
     return ContactRecipe(
-        training=training_config(inputs, _training(inputs)),
+        training=training_config(inputs, _training(inputs), folder=disk),
         families_per_step=inputs.families_per_step,
         cropping=Cropping(
             smallest=inputs.smallest_crop,

@@ -23,7 +23,7 @@ from foldase_workflows.operators._fold_training import Kind
 from foldase_workflows.operators._models import use_cores
 from foldase_workflows.operators._structure_files import structure_files
 from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
-from foldase_workflows.operators._training_run import gang_arguments, recipe_errors
+from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
     from foldase_models.recipes.folding import FoldingRecipe
@@ -115,7 +115,7 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
         use_cores(context)
         files = _files(inputs)
         with recipe_errors(TrainInputs):
-            recipe_of(inputs)
+            recipe_of(inputs, disk_of(inputs, context))
         tree, folder = context.new_tree("model"), context.new_tree("structures")
         scores = context.gang(
             "foldase_workflows.operators._fold_ranks:train",
@@ -161,8 +161,8 @@ def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:
     return found
 
 
-def recipe_of(inputs: TrainInputs) -> FoldingRecipe:
-    """How the model is trained.
+def recipe_of(inputs: TrainInputs, disk: Path | None) -> FoldingRecipe:
+    """How the model is trained; ``disk`` is what ``nvme`` means, None for what the worker says.
 
     Raises:
         ModelError: numbers that contradict each other.
@@ -183,7 +183,7 @@ def recipe_of(inputs: TrainInputs) -> FoldingRecipe:
         average_decay=inputs.average_decay,
     )
     return FoldingRecipe(
-        training=training_config(inputs, training),
+        training=training_config(inputs, training, folder=disk),
         losses=replace(weights, clamped_share=inputs.clamped),
         crop=inputs.crop,
         structures_per_step=inputs.structures_per_step,

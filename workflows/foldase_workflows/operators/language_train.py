@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -26,7 +27,7 @@ from foldase_workflows.operators._folding_plan import read_config
 from foldase_workflows.operators._models import model_errors, use_cores
 from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
 from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
-from foldase_workflows.operators._training_run import gang_arguments, recipe_errors
+from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
     from foldase_models.recipes.language import LanguageRecipe
@@ -129,7 +130,7 @@ class TrainLanguage(Operator[TrainInputs, TrainOutputs]):
                 hint="give a FASTA file as sequences, or families",
             )
         with recipe_errors(TrainInputs):
-            config, recipe = config_of(inputs), recipe_of(inputs)
+            config, recipe = config_of(inputs), recipe_of(inputs, disk_of(inputs, context))
         plan_step(config, recipe.training, _part(inputs), context, ranks=context.ranks)
         tree = context.new_tree("model")
         shown = None if inputs.sequences is None else context.artifact("sequences").name
@@ -205,8 +206,8 @@ def _part(inputs: TrainInputs) -> Part:
     return Part(examples=max(1, inputs.blocks_per_step // inputs.micro_batches), length=inputs.block)
 
 
-def recipe_of(inputs: TrainInputs) -> LanguageRecipe:
-    """How the model is trained.
+def recipe_of(inputs: TrainInputs, disk: Path | None) -> LanguageRecipe:
+    """How the model is trained; ``disk`` is what ``nvme`` means, None for what the worker says.
 
     Raises:
         ModelError: numbers that contradict each other.
@@ -215,7 +216,7 @@ def recipe_of(inputs: TrainInputs) -> LanguageRecipe:
     from foldase_models.recipes.language import LanguageRecipe
 
     return LanguageRecipe(
-        training=training_config(inputs, _training(inputs)),
+        training=training_config(inputs, _training(inputs), folder=disk),
         block=inputs.block,
         blocks_per_step=inputs.blocks_per_step,
         validation=inputs.validation,
