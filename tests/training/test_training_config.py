@@ -107,3 +107,9 @@ def test_where_things_lie_is_no_part_of_the_result():
     )
     assert plain.result_fields() == spread.result_fields()
     assert plain.result_fields() != TrainingConfig(steps=3, precision="bfloat16").result_fields()
+
+
+def test_a_delayed_step_is_part_of_the_result():
+    exact = TrainingConfig(steps=3, offload=OffloadConfig(optimizer="cpu"))
+    delayed = TrainingConfig(steps=3, offload=OffloadConfig(optimizer="cpu", delayed=True))
+    assert exact.result_fields() != delayed.result_fields()

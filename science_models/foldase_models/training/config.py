@@ -245,7 +245,8 @@ class TrainingConfig:
     def result_fields(self) -> dict[str, Any]:
         """The fields that the result depends on, beyond rounding."""
         apart = {"stage", "offload", "checkpoint", "limits"}
-        return {name: value for name, value in self.to_json().items() if name not in apart}
+        found = {name: value for name, value in self.to_json().items() if name not in apart}
+        return found | ({"delayed": True} if self.offload.delayed else {})
 
 
 _PARTS: Mapping[str, type[Any]] = {
