@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 
 import pytest
 import torch
 from torch import nn
+from training_ranks import SAME_WORKER, run_ranks
 
 from foldase_models.errors import ModelError
 from foldase_models.training import OffloadConfig, Trainer, TrainingConfig
@@ -16,7 +18,11 @@ from foldase_models.training.ledger import Ledger
 from foldase_models.training.offload.activations import OffloadedActivations, blocks_of
 from foldase_models.training.offload.spill import OWNER, DiskSpill, HostSpill, Space, rounded_up
 
+pytestmark = SAME_WORKER
+
 PLACES = ("recompute", "cpu", "nvme")
+RANK_TOLERANCE = 1e-5
+"""Of losses and norms; sums over ranks in another order."""
 WIDTH, ROWS, BLOCKS = 128, 512, 4
 CPU = torch.device("cpu")
 
@@ -54,18 +60,21 @@ def batch(number):
     return torch.randn(ROWS, 8, generator=torch.Generator().manual_seed(number))
 
 
-def trainer_of(place, tmp_path, *, steps=3, **changes):
+def trainer_of(place, tmp_path, *, steps=3, ranks=None, elsewhere="none", **changes):
     torch.manual_seed(0)
     model = Stack()
-    folder = tmp_path if place == "nvme" else None
-    config = TrainingConfig(
-        steps=steps, micro_batches=2, offload=OffloadConfig(activations=place, folder=folder), **changes
+    offload = OffloadConfig(
+        activations=place,
+        optimizer=elsewhere,
+        parameters=elsewhere if changes.get("stage") == 3 else "none",
+        folder=tmp_path if "nvme" in (place, elsewhere) else None,
     )
+    config = TrainingConfig(steps=steps, micro_batches=2, offload=offload, **changes)
 
     def loss(part, step):
         return (model(part) - part.roll(1, 0)).square().mean(), {}
 
-    return Trainer(model, loss, batch, config)
+    return Trainer(model, loss, batch, config, ranks=ranks)
 
 
 def losses_of(trainer):
@@ -83,6 +92,23 @@ def test_losses_and_weights_are_the_same_wherever_activations_lie(changes, tmp_p
         found, others = losses_of(trainer_of(place, tmp_path, **changes))
         assert found == expected, place
         assert all(torch.equal(weights[name], others[name]) for name in weights), place
+
+
+def losses_on_ranks(ranks, place, tmp_path, stage, elsewhere):
+    return losses_of(trainer_of(place, tmp_path, ranks=ranks, stage=stage, elsewhere=elsewhere))[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "place", "elsewhere"),
+    [
+        pytest.param(*case, marks=() if case == (3, "nvme", "cpu") else pytest.mark.verify)
+        for case in itertools.product(range(4), PLACES, ("none", "cpu", "nvme"))
+    ],
+)
+def test_on_two_ranks_beside_whatever_else_lies_elsewhere(stage, place, elsewhere, tmp_path):
+    expected, _ = losses_of(trainer_of("none", tmp_path))
+    for found in run_ranks(losses_on_ranks, 2, place, tmp_path, stage, elsewhere):
+        assert found == pytest.approx(expected, abs=RANK_TOLERANCE)
 
 
 def test_weights_that_come_and_go_are_no_activations(tmp_path, monkeypatch):
