@@ -6,8 +6,6 @@ Costs tens of microseconds an operation: on where a training has a cap, or a tes
 from __future__ import annotations
 
 import gc
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,20 +14,19 @@ from torch._C import DispatchKey, DispatchKeySet
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldase_models.errors import ModelError
-from foldase_models.training.ledger import ACTIVATIONS, Ledger, Tier
+from foldase_models.training.ledger import ACTIVATIONS, Known, Ledger, Tier
 
 _TRANSFERS = frozenset({"copy_", "_to_copy", "_copy_from", "set_", "resize_", "_pin_memory", "is_pinned"})
 """Operations by which tensors come from other tiers, and views, which move nothing."""
 
 
 class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts every storage that an operation takes or gives and that has no owner, until it is freed.
+    """Notes every storage that an operation takes or gives in the ledger, until it is freed.
 
-    They go into the ledger as activations, of the tier ``device`` where they lie where the model computes
-    and of ``host`` elsewhere, so that the ledger's peaks and its cap are those of everything. Only operations
-    of the thread that entered it, and of the backward passes it starts, are seen, and no scratch memory of a
-    kernel. Storages that change their size are measured anew when an operation takes or gives them, and all
-    of them before the cap is declared broken.
+    What has no owner there counts as activations, so that the ledger's peaks and its cap are those of
+    everything. Only operations of the thread that entered it, and of the backward passes it starts, are seen,
+    and no scratch memory of a kernel. Storages that change their size are measured anew when an operation
+    takes or gives them, and all of them before the cap is declared broken.
 
     In a forward or backward pass, a tensor that the ledger knows to lie in main memory must not take part in
     anything but a transfer.
@@ -41,9 +38,6 @@ class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
-        self._sizes: dict[int, tuple[Tier, int]] = {}
-        self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._gone: deque[int] = deque()
 
     def __torch_dispatch__(
         self,
@@ -58,21 +52,17 @@ class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = dict(kwargs or {})
         checks = self.ledger.in_computation and not _moves(function)
         for tensor in _tensors((*args, *named.values())):
-            if checks:
-                self._check_tier(function, tensor)
-            self._see(tensor)
+            known = self.ledger.note(tensor)
+            if checks and known.tier != "device" and known.owner != ACTIVATIONS:
+                raise _wrong_tier(function, known)
         result = self._run(function, args, named)
         for tensor in _tensors((result,)):
-            self._see(tensor)
+            self.ledger.note(tensor)
         return result
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
-        self._bury()
-        for tier, size in self._sizes.values():
-            self.ledger.add(tier, ACTIVATIONS, -size)
-        self._sizes.clear()
-        self._storages.clear()
+        self.ledger.forget_activations()
 
     def _run(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if function.namespace != "foldase":
@@ -82,59 +72,15 @@ class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with self:
             return function.redispatch(DispatchKeySet(key), *args, **named)
 
-    def _see(self, tensor: torch.Tensor) -> None:
-        if tensor.device.type == "meta":
-            return
-        self._bury()
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        tier, before = self._sizes.get(key, ("device", 0))
-        if self.ledger.known(tensor) is not None:
-            size = 0  # its owner counts it, from now on if it did not before
-        if size == before:
-            return
-        if key not in self._sizes:
-            tier = "device" if tensor.device.type == self.ledger.device.type else "host"
-            self._storages[key] = weakref.ref(storage)
-            weakref.finalize(storage, self._gone.append, key).atexit = False
-        self._sizes[key] = (tier, size)
-        self._add(tier, size - before)
 
-    def _add(self, tier: Tier, size: int) -> None:
-        try:
-            self.ledger.add(tier, ACTIVATIONS, size)
-        except ModelError:
-            gc.collect()
-            self._measure()
-            self.ledger.check_cap()
-
-    def _measure(self) -> None:
-        self._bury()
-        for key, (tier, before) in list(self._sizes.items()):
-            storage = self._storages[key]()
-            now = storage.nbytes() if storage is not None and before else before
-            if now < before:
-                self._sizes[key] = (tier, now)
-                self.ledger.add(tier, ACTIVATIONS, now - before)
-
-    def _bury(self) -> None:
-        while self._gone:
-            key = self._gone.popleft()
-            if key in self._sizes:
-                del self._storages[key]
-                tier, size = self._sizes.pop(key)
-                self.ledger.add(tier, ACTIVATIONS, -size)
-
-    def _check_tier(self, function: Any, tensor: torch.Tensor) -> None:
-        known = self.ledger.known(tensor)
-        if known is not None and known.tier != "device":
-            raise ModelError(
-                f"a tensor of {known.owner} that lies in the {known.tier} tier entered {function} in a "
-                "forward or backward pass",
-                code="wrong_tier",
-                location=known.owner,
-                hint="copy it to the device first, or calculate inside Ledger.apart()",
-            )
+def _wrong_tier(function: Any, known: Known) -> ModelError:
+    return ModelError(
+        f"a tensor of {known.owner} that lies in the {known.tier} tier entered {function} in a forward or "
+        "backward pass",
+        code="wrong_tier",
+        location=known.owner,
+        hint="copy it to the device first, or calculate inside Ledger.apart()",
+    )
 
 
 def _moves(function: Any) -> bool:
@@ -144,7 +90,8 @@ def _moves(function: Any) -> bool:
 def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
-            yield value
+            if value.device.type != "meta":
+                yield value
         elif isinstance(value, (list, tuple)):
             yield from _tensors(value)
 

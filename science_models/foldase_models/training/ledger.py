@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -36,11 +37,12 @@ _REMEDIES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A storage that has an owner."""
+    """A storage that has an owner: where it is counted, with how many bytes, and the storage itself."""
 
     tier: Tier
     owner: str
     size: int
+    storage: weakref.ref[torch.UntypedStorage]
 
 
 class Ledger:
@@ -89,21 +91,51 @@ class Ledger:
         return made
 
     def adopt(self, tier: Tier, owner: str, tensor: torch.Tensor) -> None:
-        """Count a tensor that was made elsewhere; once, however many views of its memory are adopted.
+        """Count a tensor's memory, once, with the size it has now.
+
+        What was adopted before, or noted as an activation, is measured anew and goes to its new owner.
 
         Raises:
             ModelError: ``memory_cap``.
         """
         storage = tensor.untyped_storage()
-        if not storage.nbytes():
-            return
         with self._lock:
             self._bury()
-            if storage._cdata in self._known:
-                return
-            self._known[storage._cdata] = Known(tier, owner, storage.nbytes())
-            weakref.finalize(storage, self._gone.append, storage._cdata).atexit = False
-            self.add(tier, owner, storage.nbytes())
+            before = self._known.get(storage._cdata)
+            if before is None:
+                weakref.finalize(storage, self._gone.append, storage._cdata).atexit = False
+            else:
+                self._count(before.tier, before.owner, -before.size)
+            self._known[storage._cdata] = Known(tier, owner, storage.nbytes(), weakref.ref(storage))
+            self._count(tier, owner, storage.nbytes())
+            self.check_cap()
+
+    def note(self, tensor: torch.Tensor) -> Known:
+        """Count a tensor as an activation, if it has no owner; tell what is known of it.
+
+        Raises:
+            ModelError: ``memory_cap``.
+        """
+        storage = tensor.untyped_storage()
+        known = self._known.get(storage._cdata)
+        if known is not None and not self._gone and known.size == storage.nbytes():
+            return known
+        with self._lock:
+            self._bury()
+            known = self._known.get(storage._cdata)
+            if known is None:
+                here = tensor.device.type == self.device.type
+                self.adopt("device" if here else "host", ACTIVATIONS, tensor)
+            elif known.size != storage.nbytes():
+                self.adopt(known.tier, known.owner, tensor)
+            return self._known[storage._cdata]
+
+    def forget_activations(self) -> None:
+        """Count no longer what was noted."""
+        with self._lock:
+            self._bury()
+            for key in [key for key, known in self._known.items() if known.owner == ACTIVATIONS]:
+                self._forget(key)
 
     def release(self, tensor: torch.Tensor) -> None:
         """Count a tensor no longer, although someone may still hold on to it."""
@@ -122,12 +154,6 @@ class Ledger:
             self._count(tier, owner, size)
             if size > 0:
                 self.check_cap()
-
-    def known(self, tensor: torch.Tensor) -> Known | None:
-        """Tier and owner of a tensor's memory; None where it has none."""
-        with self._lock:
-            self._bury()
-            return self._known.get(tensor.untyped_storage()._cdata)
 
     def held(self, tier: Tier | None = None) -> dict[str, int]:
         """Bytes now, by owner, of one tier or of all."""
@@ -158,8 +184,12 @@ class Ledger:
         """
         with self._lock:
             self._bury()
-            total = sum(size for tier, size in self._now.items() if tier != "disk")
-            if self.cap is None or total <= self.cap:
+            if self.cap is None or self._counted() <= self.cap:
+                return
+            gc.collect()
+            self._measure()
+            total = self._counted()
+            if total <= self.cap:
                 return
             held = {where: size for where, size in self._held.items() if where[0] != "disk"}
             tier, owner = max(held, key=held.__getitem__)
@@ -197,6 +227,18 @@ class Ledger:
         self._held[tier, owner] = self._held.get((tier, owner), 0) + size
         self._now[tier] += size
         self._peak[tier] = max(self._peak[tier], self._now[tier])
+
+    def _counted(self) -> int:
+        return sum(size for tier, size in self._now.items() if tier != "disk")
+
+    def _measure(self) -> None:
+        """Storages may have become smaller since they were counted."""
+        self._bury()
+        for key, known in list(self._known.items()):
+            storage = known.storage()
+            if storage is not None and storage.nbytes() != known.size:
+                self._count(known.tier, known.owner, storage.nbytes() - known.size)
+                self._known[key] = replace(known, size=storage.nbytes())
 
     def _bury(self) -> None:
         while self._gone:

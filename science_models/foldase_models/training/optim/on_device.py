@@ -8,6 +8,7 @@ import torch
 
 from foldase_kernels.adam import square_sum
 from foldase_models.training.collectives import Waitable
+from foldase_models.training.ledger import ACTIVATIONS
 from foldase_models.training.optim import adamw
 from foldase_models.training.optim.adamw import Vectors
 from foldase_models.training.optim.stepper import Done, Publish, Stepper
@@ -94,7 +95,8 @@ class DeviceStepper(Stepper):
 
         if own.dtype != torch.float32:
             own = zeros("float32 weights").copy_(own)
-        self._ledger.adopt("device", "float32 weights", own)
+        if self._ledger.note(own).owner == ACTIVATIONS:
+            self._ledger.adopt("device", "float32 weights", own)
         average = zeros("average").copy_(own) if averaged else None
         return Vectors(own, zeros("optimizer"), zeros("optimizer"), average)
 

@@ -87,7 +87,7 @@ class Gathered:
                 vector.own = vector.whole
             else:
                 vector.own = torch.empty(bucket.share, dtype=bucket.dtype, device=vector.whole.device)
-                self._ledger.add("device", WORKING, _size(vector.own))
+                self._ledger.adopt("device", WORKING, vector.own)
             vector.fetching = vector.fetch(vector.own)
 
     def gather(self) -> None:
@@ -117,7 +117,7 @@ class Gathered:
                 pending, vector.gathering = vector.gathering, None
                 with explained(self.unit.name):
                     pending.wait()
-            self._let_own_go(vector)
+            vector.own = None
         self.stage = "here"
 
     def free(self) -> None:
@@ -136,9 +136,7 @@ class Gathered:
         """The same after an error. What is under way may still write to the old vectors: they stay to it."""
         self.users = 0
         for vector in self._vectors:
-            self._ledger.add("device", WORKING, -vector.whole.untyped_storage().nbytes())
-            self._let_own_go(vector)
-            vector.fetching = vector.gathering = None
+            vector.own = vector.fetching = vector.gathering = None
             vector.whole = self._empty(vector.bucket)
         self.stage = "away"
 
@@ -154,20 +152,14 @@ class Gathered:
 
     def _forget(self) -> None:
         for vector in self._vectors:
-            self._let_own_go(vector)
-            held = vector.whole.untyped_storage().nbytes()
+            vector.own = None
             vector.whole.untyped_storage().resize_(0)
-            self._ledger.add("device", WORKING, -held)
+            self._ledger.adopt("device", WORKING, vector.whole)
         self.stage = "away"
-
-    def _let_own_go(self, vector: _Vector) -> None:
-        if vector.own is not None and vector.own is not vector.whole:
-            self._ledger.add("device", WORKING, -_size(vector.own))
-        vector.own = None
 
     def _fill(self, vector: _Vector) -> None:
         vector.whole.untyped_storage().resize_(vector.bucket.bytes)
-        self._ledger.add("device", WORKING, vector.bucket.bytes)
+        self._ledger.adopt("device", WORKING, vector.whole)
 
     def _empty(self, bucket: Bucket) -> torch.Tensor:
         made = torch.empty(bucket.size, dtype=bucket.dtype, device=self._ledger.device)
@@ -177,7 +169,3 @@ class Gathered:
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def _size(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -43,7 +43,6 @@ class _Reduction:
     bucket: Bucket
     unit: str
     own: torch.Tensor
-    nbytes: int
     whole: torch.Tensor | None
     pending: Pending | None
     taking: Waitable | None = None
@@ -59,7 +58,8 @@ class StreamedEngine(ThirdStage):
         self._trained, self._frozen = self._lay_out()
         self._buckets = tuple(bucket for group in reversed(self._trained) for bucket in group)
         self._frozen_shares = FrozenShares(surroundings)
-        self._ledger.add("device", "buffers", sum(b.nbytes for b in model.buffers()))
+        for buffer in model.buffers():
+            self._ledger.adopt("device", "buffers", buffer)
         self._take_over()
         self._gathered = [self._gathered_of(number) for number in range(len(self._units))]
         self._forward, self._backward, self._look = Trace(), Trace(), Trace()
@@ -157,8 +157,9 @@ class StreamedEngine(ThirdStage):
                 own = torch.empty(bucket.share, dtype=bucket.dtype, device=whole.device)
                 with self._operation(unit, f"gradients of {unit}, bucket {bucket.index}") as name:
                     pending = self._around.collectives.reduce_scatter(name, own, whole)
-            self._ledger.add("device", GRADIENTS_UNDER_WAY, bucket.bytes)
-            self._reductions.append(_Reduction(bucket, unit, own, bucket.bytes, whole, pending))
+            for vector in (whole, own):
+                self._ledger.adopt("device", GRADIENTS_UNDER_WAY, vector)
+            self._reductions.append(_Reduction(bucket, unit, own, whole, pending))
 
     @property
     def working_bytes(self) -> int:
@@ -236,8 +237,6 @@ class StreamedEngine(ThirdStage):
         self._root_call = None
         for gathered in self._gathered:
             gathered.abandon()
-        for reduction in self._reductions:
-            self._ledger.add("device", GRADIENTS_UNDER_WAY, -reduction.nbytes)
         self._reductions.clear()
 
     def _settle(self, left: int) -> None:
@@ -259,7 +258,6 @@ class StreamedEngine(ThirdStage):
             self._held[index].add_(own)
         else:
             self._held[index].copy_(own)
-        self._ledger.add("device", GRADIENTS_UNDER_WAY, -reduction.nbytes)
 
     def _complete(self) -> None:
         self._settle(0)
