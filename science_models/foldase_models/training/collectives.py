@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -109,10 +110,14 @@ class Collectives:
         self._pending: dict[str, float] = {}
         self._posted = ""
         self._closed = threading.Event()
+        self._poster: threading.Thread | None = None
         if ranks.size > 1 and deadline_seconds is not None:
             _set_deadline(deadline_seconds)
         if ranks.size > 1:
-            threading.Thread(target=self._keep_posting, daemon=True, name="whereabouts").start()
+            self._poster = threading.Thread(
+                target=_keep_posting, args=(weakref.ref(self), self._closed), daemon=True, name="whereabouts"
+            )
+            self._poster.start()
 
     def all_reduce(self, name: str, tensor: torch.Tensor, *, largest: bool = False) -> Pending:
         """Sum ``tensor`` over the ranks in place, or take the largest of each element."""
@@ -195,6 +200,8 @@ class Collectives:
     def close(self) -> None:
         """Stop telling where this rank is."""
         self._closed.set()
+        if self._poster is not None:
+            self._poster.join(POST_SECONDS)
 
     def _start(self, kind: str, name: str, size: float, start: Callable[[], Work | None]) -> Pending:
         ranks = self.ranks.size
@@ -211,9 +218,9 @@ class Collectives:
             raise self._failed(name, time.monotonic(), error) from error
 
     def _failed(self, name: str, began: float, error: RuntimeError) -> ModelError:
-        self._post()
-        time.sleep(min(_LAST_WORDS_SECONDS, self.deadline_seconds / 4))
         waited = time.monotonic() - began
+        self.post()
+        time.sleep(min(_LAST_WORDS_SECONDS, self.deadline_seconds / 4))
         return ModelError(
             f"rank {self.ranks.rank} waited {waited:.0f} s for {name!r}; {'; '.join(self._whereabouts())}",
             code="collective_failed",
@@ -237,12 +244,8 @@ class Collectives:
             said.append(f"rank {rank} {_told(known, self._number)}")
         return said
 
-    def _keep_posting(self) -> None:
-        while not self._closed.wait(POST_SECONDS):
-            if not self._post():
-                return
-
-    def _post(self) -> bool:
+    def post(self) -> bool:
+        """Tell the others where this rank is; whether that was possible."""
         with self._lock:
             waits = min(self._pending, key=self._pending.__getitem__, default=None)
             note = {"number": self._number, "waits_for": waits, "at": time.time()}
@@ -261,6 +264,15 @@ def _set_deadline(seconds: float) -> None:
         except RuntimeError:
             continue
         backend._set_default_timeout(timedelta(seconds=seconds))
+
+
+def _keep_posting(owner: weakref.ref[Collectives], closed: threading.Event) -> None:
+    """Until they are closed, or forgotten."""
+    while not closed.wait(POST_SECONDS):
+        collectives = owner()
+        if collectives is None or not collectives.post():
+            return
+        del collectives
 
 
 class _Now:

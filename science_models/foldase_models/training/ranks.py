@@ -7,6 +7,7 @@ there is one process.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,11 +53,12 @@ class Ranks:
         """Join the group that the environment names; a single process where it names none.
 
         Raises:
-            ModelError: ``bad_ranks``: some of the variables are missing or no numbers, or the others did not
-                come within the deadline.
+            ModelError: ``bad_ranks``: some of the variables are missing or make no sense, or the others did
+                not come within the deadline.
         """
         given = os.environ if environment is None else environment
-        if int(given.get("WORLD_SIZE", "1")) == 1 and "RANK" not in given:
+        size = _number(given, "WORLD_SIZE", 1, at_least=1) if "WORLD_SIZE" in given or "RANK" in given else 1
+        if size == 1:
             return cls(device=device or _own_device(0), deadline_seconds=deadline_seconds)
         missing = [name for name in _NEEDED if not given.get(name)]
         if missing:
@@ -65,12 +67,15 @@ class Ranks:
                 code="bad_ranks",
                 hint="start the processes with torchrun, or as a gang of the platform",
             )
-        rank, size = int(given["RANK"]), int(given["WORLD_SIZE"])
-        device = device or _own_device(int(given.get("LOCAL_RANK", rank)))
+        rank = _number(given, "RANK", 0, at_least=0, below=size)
+        port = _number(given, "MASTER_PORT", 0, at_least=1, below=2**16)
+        device = device or _own_device(_number(given, "LOCAL_RANK", rank, at_least=0))
+        # torchrun keeps the store itself, which its own form of address knows.
+        address = f"tcp://{given['MASTER_ADDR']}:{port}" if environment is not None else "env://"
         limit = timedelta(seconds=deadline_seconds)
         backend = "nccl" if device.type == "cuda" else "gloo"
         try:
-            store, rank, size = next(iter(rendezvous("env://", rank, size, timeout=limit)))
+            store, rank, size = next(iter(rendezvous(address, rank, size, timeout=limit)))
             # Operations on the CPU (notes, flags) go by gloo also where tensors lie on GPUs.
             kind = backend if backend == "gloo" else "cpu:gloo,cuda:nccl"
             dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=limit)
@@ -104,6 +109,25 @@ class Ranks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _number(
+    given: Mapping[str, str], name: str, default: int, *, at_least: int, below: float = math.inf
+) -> int:
+    told = given.get(name, str(default))
+    try:
+        number = int(told)
+    except ValueError:
+        number = at_least - 1
+    if not at_least <= number < below:
+        limit = "" if below == math.inf else f" and below {below}"
+        raise ModelError(
+            f"{name} must be a number of at least {at_least}{limit}, got {told!r}",
+            code="bad_ranks",
+            location=name,
+            hint="start the processes with torchrun, or as a gang of the platform",
+        )
+    return number
 
 
 def _own_device(local_rank: int) -> torch.device:
