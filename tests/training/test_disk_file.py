@@ -206,6 +206,7 @@ def test_a_pool_lends_each_buffer_once_and_makes_no_more():
     with pool.lent() as third:
         assert third.data_ptr() == second.data_ptr()
     pool.give(first)
+    del first, second, third
     pool.close()
     assert ledger.held("pinned") == {}
 

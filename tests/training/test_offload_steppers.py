@@ -35,7 +35,17 @@ class Bench:
     """A stepper on its own: buckets, device weights that are published to, gradients by number."""
 
     def __init__(
-        self, place, folder, *, dtype=torch.float32, delayed=False, streams=False, average=0.9, rank=0, size=1
+        self,
+        place,
+        folder,
+        *,
+        dtype=torch.float32,
+        delayed=False,
+        streams=False,
+        average=0.9,
+        rank=0,
+        size=1,
+        parts=1,
     ):
         torch.manual_seed(3)
         parameters = {f"p{n}": nn.Parameter(torch.randn(shape).to(dtype)) for n, shape in enumerate(SHAPES)}
@@ -47,6 +57,7 @@ class Bench:
         )
         config = TrainingConfig(
             steps=10,
+            micro_batches=parts,
             stage=3 if streams else 0,
             optimizer=OptimizerConfig(learning_rate=0.05, weight_decay=0.1),
             schedule=ScheduleConfig(warmup_steps=0),
@@ -150,12 +161,13 @@ def test_steps_are_those_beside_the_weights(folder, turns, place, average, size)
 
 @pytest.mark.parametrize("place", ["cpu", "nvme"])
 @pytest.mark.parametrize("streams", [False, True])
-def test_bfloat16_weights_are_the_rounded_float32_ones(folder, place, streams):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_bfloat16_weights_are_the_rounded_float32_ones(folder, place, streams, parts):
     plain = Bench("none", folder, dtype=torch.bfloat16)
-    bench = Bench(place, folder, dtype=torch.bfloat16, streams=streams)
+    bench = Bench(place, folder, dtype=torch.bfloat16, streams=streams, parts=parts)
     for number in range(1, 4):
         for each in (plain, bench):
-            each.step(number)
+            each.step(number, add=parts > 1)
     assert_alike(bench.state(), plain.state())
     shown = bench.fetched() if streams else bench.weights
     state = bench.state()

@@ -34,8 +34,12 @@ class Intake:
         self._landing: deque[Future[None]] = deque()
         self._stream = stream_on(device)
 
-    def bring(self, pieces: Iterable[tuple[torch.Tensor, Land]]) -> Waitable:
-        """Begin to copy; the result says when the pieces, each no larger than a buffer, may be used again.
+    def bring(self, pieces: Iterable[tuple[torch.Tensor, Land]], dtype: torch.dtype) -> Waitable:
+        """Begin to copy; the result says when the pieces may be used again.
+
+        Args:
+            pieces: each no larger than a buffer, and what is to be done with it.
+            dtype: in which they arrive.
 
         Raises:
             ModelError: of an earlier piece that could not be dealt with.
@@ -48,7 +52,7 @@ class Intake:
                 self._landing.popleft().result()
             with self._clock.waiting(self._kind):
                 buffer = self._pool.take()
-            staged = buffer[: piece.numel() * piece.element_size()].view(piece.dtype)
+            staged = buffer[: piece.numel() * dtype.itemsize].view(dtype)
             event = self._copy(staged, piece)
             self._landing.append(self._crew.submit(partial(self._land, buffer, staged, event, land)))
         return _Copied(event)

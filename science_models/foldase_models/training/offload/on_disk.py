@@ -26,7 +26,7 @@ from foldase_models.training.offload.slots import GRADIENT, Group, Kinds, arrang
 from foldase_models.training.offload.state_file import StateFile, finish
 from foldase_models.training.optim import adamw
 from foldase_models.training.optim.adamw import Vectors
-from foldase_models.training.optim.stepper import Publish, Stepper
+from foldase_models.training.optim.stepper import Publish, Stepper, gradient_dtype
 from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.layout import Bucket, Piece
@@ -68,7 +68,7 @@ class DiskStepper(Stepper):
         self.buckets, self.rank = buckets, rank
         self._config, self._clock, self._ledger = config, clock, ledger
         streams = config.offload.parameters != "none"
-        self._kinds = _kinds(config.average_decay > 0, config.offload.delayed, streams, buckets)
+        self._kinds = _kinds(buckets, surroundings)
         slots = arrange(buckets, self._kinds, config.limits.bucket_bytes)
         self.probe = _probed(surroundings, slots.file_bytes)
         self.file = DiskFile(
@@ -100,7 +100,7 @@ class DiskStepper(Stepper):
             for group in self._state.slots.of(bucket):
                 yield gradient[group.part], partial(self._land, group, self._turn, adds)
 
-        return self._intake.bring(pieces())
+        return self._intake.bring(pieces(), self._kinds.gradient_dtype)
 
     def square_sum(self) -> float:
         """In float64, of the groups as they were written."""
@@ -256,9 +256,11 @@ class DiskStepper(Stepper):
         if not taken:
             gradient.zero_()
         # The weights take the place of the gradient, which nobody needs any more.
-        out = None if group.dtype == torch.float32 else gradient
+        out = gradient if gradient.dtype == torch.bfloat16 else None
         adamw.step(vectors, gradient, update, self._config.optimizer, decays=group.decays, out=out)
-        return vectors.weights if out is None else out
+        if group.dtype == torch.float32:
+            return vectors.weights
+        return group.low(buffer).copy_(vectors.weights) if out is None else out
 
     def _publish_part(self, group: Group, new: torch.Tensor, publish: Publish) -> None:
         """Publish a bucket when all of it was stepped."""
@@ -287,7 +289,7 @@ class DiskStepper(Stepper):
         source = WEIGHTS
         if group.dtype != torch.float32:
             source = GRADIENT
-            group.view(buffer, GRADIENT).copy_(group.view(buffer, WEIGHTS))
+            group.low(buffer).copy_(group.view(buffer, WEIGHTS))
         return self._state.write(
             group, buffer, [(f"shown{number}", source) for number in range(self._kinds.shown)]
         )
@@ -326,11 +328,19 @@ class DiskStepper(Stepper):
             self._generation = (self._generation + 1) % self._kinds.shown
 
 
-def _kinds(averages: bool, delayed: bool, streams: bool, buckets: Sequence[Bucket]) -> Kinds:
+def _kinds(buckets: Sequence[Bucket], surroundings: Surroundings) -> Kinds:
     """Weights are fetched from copies where a step may not change them meanwhile, or which are smaller."""
+    config = surroundings.config
+    delayed = config.offload.delayed
+    dtypes = {gradient_dtype(bucket, surroundings) for bucket in buckets}
     smaller = any(bucket.dtype != torch.float32 for bucket in buckets)
-    shown = (2 if delayed else int(smaller)) if streams else 0
-    return Kinds(averages, 2 if delayed else 1, shown)
+    shown = 0 if config.offload.parameters == "none" else 2 if delayed else int(smaller)
+    return Kinds(
+        average=config.average_decay > 0,
+        gradients=2 if delayed else 1,
+        gradient_dtype=dtypes.pop() if len(dtypes) == 1 else torch.float32,
+        shown=shown,
+    )
 
 
 def _probed(surroundings: Surroundings, size: int) -> Probe:

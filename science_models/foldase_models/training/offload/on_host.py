@@ -16,7 +16,7 @@ from foldase_models.training.offload.lanes import Intake, Outlet
 from foldase_models.training.offload.pinned import PinnedPool
 from foldase_models.training.optim import adamw
 from foldase_models.training.optim.adamw import Vectors
-from foldase_models.training.optim.stepper import Done, Publish, Stepper
+from foldase_models.training.optim.stepper import Done, Publish, Stepper, gradient_dtype
 from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard, part
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.layout import Bucket, Piece
@@ -31,8 +31,8 @@ class _Slice:
 
     Attributes:
         vectors: float32.
-        gradients: of the bucket's dtype, pinned where there is a GPU; two where steps are delayed, used in
-            turn. After a step they hold the new weights until these were published.
+        gradients: of the dtype in which they are added up, pinned where there is a GPU; two where steps are
+            delayed, used in turn. After a step they may hold the new weights until these were published.
         shown: the weights that are fetched, of the bucket's dtype, and the ones that the delayed step under
             way writes; empty where the float32 weights are fetched.
     """
@@ -68,6 +68,7 @@ class HostStepper(Stepper):
         config = surroundings.config
         self.buckets, self.rank = buckets, rank
         self._config, self._clock, self._ledger = config, surroundings.clock, surroundings.ledger
+        self._gradient_dtypes = [gradient_dtype(bucket, surroundings) for bucket in buckets]
         # Where every use fetches the weights, a step must not change them under the use.
         self._shows = config.offload.delayed and config.offload.parameters != "none"
         self._homes: list[PinnedPool] = []
@@ -79,7 +80,8 @@ class HostStepper(Stepper):
         self._lanes: tuple[PinnedPool, Intake, Outlet] | None = None
         device = surroundings.ledger.device
         if device.type != "cpu":
-            size = max((bucket.share * bucket.dtype.itemsize for bucket in buckets), default=0)
+            sizes = (bucket.share * self._gradient_dtypes[bucket.index].itemsize for bucket in buckets)
+            size = max(sizes, default=0)
             pool = PinnedPool(STAGING_BUFFERS, size, self._ledger, "staging")
             ways = (device, pool, self._clock)
             self._lanes = pool, Intake(*ways, "transfer"), Outlet(*ways, "transfer")
@@ -100,7 +102,7 @@ class HostStepper(Stepper):
             def land(_: torch.Tensor, arrived: torch.Tensor) -> None:
                 held.add_(arrived)
 
-            return self._lanes[1].bring([(gradient, land)])
+            return self._lanes[1].bring([(gradient, land)], gradient.dtype)
         return self._lanes[1].bring_to(held, gradient)
 
     def square_sum(self) -> float:
@@ -220,16 +222,15 @@ class HostStepper(Stepper):
         vectors, gradient = held.vectors, held.gradients[turn]
         shown = held.shown[1 - self._generation] if held.shown else None
         with self._clock.busy("optimizer"):
-            if bucket.dtype != torch.float32:
-                # The weights take the place of the gradient, which nobody needs any more.
-                out = gradient if shown is None else shown
-                adamw.step(vectors, gradient, update, optimizer, decays=bucket.decays, out=out)
+            # The weights take the place of the gradient, which nobody needs any more and which is pinned.
+            place = gradient if shown is None else shown
+            out = place if place.dtype == torch.bfloat16 else None
+            adamw.step(vectors, gradient, update, optimizer, decays=bucket.decays, out=out)
+            if out is not None:
                 return out
-            adamw.step(vectors, gradient, update, optimizer, decays=bucket.decays)
-            if shown is not None:
-                return shown.copy_(vectors.weights)
-            # The device copies from pinned memory much faster.
-            return vectors.weights if self._lanes is None else gradient.copy_(vectors.weights)
+            if shown is not None or self._lanes is not None:
+                return place.copy_(vectors.weights)
+            return vectors.weights
 
     def _publish(self, begun: Sequence[Future[torch.Tensor]], publish: Publish | None) -> None:
         """Publish the buckets as they become ready; then those shown are the new ones."""
@@ -247,11 +248,12 @@ class HostStepper(Stepper):
             self._lanes[1].settle()
 
     def _gradient(self, bucket: Bucket) -> torch.Tensor:
+        dtype = self._gradient_dtypes[bucket.index]
         if self._ledger.device.type == "cpu":
-            return self._ledger.zeros("host", "gradients", bucket.share, bucket.dtype)
-        size = bucket.share * bucket.dtype.itemsize
+            return self._ledger.zeros("host", "gradients", bucket.share, dtype)
+        size = bucket.share * dtype.itemsize
         self._homes.append(PinnedPool(1, size, self._ledger, "gradients"))
-        return self._homes[-1].take()[:size].view(bucket.dtype)
+        return self._homes[-1].take()[:size].view(dtype)
 
     def _weights_shard(self, held: _Slice, piece: Piece) -> FlatShard:
         own = slice(piece.offset, piece.offset + piece.length)

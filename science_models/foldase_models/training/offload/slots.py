@@ -32,12 +32,14 @@ class Kinds:
     Attributes:
         average: whether the weights' average is.
         gradients: 2 where one step's are written while the one before is still computed, else 1.
+        gradient_dtype: in which they are added up.
         shown: copies of the weights in the bucket's dtype, to fetch from: 2 where a step may not change what
             is fetched, 1 where only the dtype differs, else 0.
     """
 
     average: bool
     gradients: int
+    gradient_dtype: torch.dtype
     shown: int
 
     @property
@@ -52,7 +54,8 @@ class Group:
 
     Attributes:
         bucket: index.
-        dtype: of gradients and shown weights.
+        dtype: of shown weights.
+        gradient_dtype: of gradients.
         last: whether it ends the slice.
         places: byte at which each vector begins in the file.
         inside: byte at which each vector begins in a buffer.
@@ -61,6 +64,7 @@ class Group:
 
     bucket: int
     dtype: torch.dtype
+    gradient_dtype: torch.dtype
     decays: bool
     start: int
     length: int
@@ -76,7 +80,9 @@ class Group:
 
     def dtype_of(self, name: str) -> torch.dtype:
         """Of a vector in the file."""
-        return torch.float32 if name in self.inside and name != GRADIENT else self.dtype
+        if name.startswith(GRADIENT):
+            return self.gradient_dtype
+        return torch.float32 if name in self.inside else self.dtype
 
     def view(self, buffer: torch.Tensor, name: str) -> torch.Tensor:
         """A vector in a buffer: ``gradient`` or one of the state."""
@@ -84,9 +90,10 @@ class Group:
         start = self.inside[name]
         return buffer[start : start + self.length * dtype.itemsize].view(dtype)
 
-    def within(self, buffer: torch.Tensor, name: str) -> torch.Tensor:
-        """The padded bytes of a vector in a buffer."""
-        return buffer[self.inside[name] : self.inside[name] + self.sizes[name]]
+    def low(self, buffer: torch.Tensor) -> torch.Tensor:
+        """Weights of the bucket's dtype, where the gradient was."""
+        start = self.inside[GRADIENT]
+        return buffer[start : start + self.length * self.dtype.itemsize].view(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def arrange(buckets: Sequence[Bucket], kinds: Kinds, buffer_bytes: int) -> Slots
     groups: list[Group] = []
     at = 0
     for bucket in buckets:
-        each = FLOAT_BYTES * len(kinds.state) + bucket.dtype.itemsize
+        each = FLOAT_BYTES * len(kinds.state) + kinds.gradient_dtype.itemsize
         most = max(_LEAST_ELEMENTS, buffer_bytes // each // _LEAST_ELEMENTS * _LEAST_ELEMENTS)
         for start in range(0, bucket.share, most):
             group = _group(bucket, start, min(most, bucket.share - start), kinds, at)
@@ -131,19 +138,21 @@ def arrange(buckets: Sequence[Bucket], kinds: Kinds, buffer_bytes: int) -> Slots
 
 
 def _group(bucket: Bucket, start: int, length: int, kinds: Kinds, at: int) -> Group:
-    low, full = padded(length * bucket.dtype.itemsize), padded(length * FLOAT_BYTES)
-    extra = [f"{GRADIENT}{turn}" for turn in range(1, kinds.gradients)]
-    extra += [f"shown{generation}" for generation in range(kinds.shown)]
-    sizes = {GRADIENT: low} | dict.fromkeys(kinds.state, full) | dict.fromkeys(extra, low)
+    gradient, low = kinds.gradient_dtype.itemsize, bucket.dtype.itemsize
+    more = {f"{GRADIENT}{turn}": gradient for turn in range(1, kinds.gradients)}
+    more |= {f"shown{generation}": low for generation in range(kinds.shown)}
+    items = {GRADIENT: gradient} | dict.fromkeys(kinds.state, FLOAT_BYTES) | more
+    sizes = {name: padded(length * itemsize) for name, itemsize in items.items()}
     places, inside = {}, {}
     behind = 0
     for name, size in sizes.items():
         places[name] = at + behind
-        if name not in extra:
+        if name not in more:
             inside[name] = behind
         behind += size
     last = start + length == bucket.share
-    return Group(bucket.index, bucket.dtype, bucket.decays, start, length, last, places, inside, sizes)
+    dtypes = bucket.dtype, kinds.gradient_dtype
+    return Group(bucket.index, *dtypes, bucket.decays, start, length, last, places, inside, sizes)
 
 
 def gradient_name(turn: int) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from foldase_models.training.collectives import Waitable
 from foldase_models.training.shards import FlatShard
-from foldase_models.training.surroundings import Update
+from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.layout import Bucket
 
 Publish = Callable[[int, torch.Tensor], None]
@@ -28,6 +28,12 @@ class Done:
 
     def wait(self) -> None:
         """Nothing to wait for."""
+
+
+def gradient_dtype(bucket: Bucket, surroundings: Surroundings) -> torch.dtype:
+    """In which a rank adds gradients up: several parts of a batch are too many for bfloat16."""
+    ranks = surroundings.collectives.ranks.size
+    return torch.float32 if surroundings.config.micro_batches > ranks else bucket.dtype
 
 
 class Stepper(ABC):
@@ -46,7 +52,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
-        """Hand over a slice's gradient, [share], of the bucket's dtype, complete unless more is added.
+        """Hand over a slice's gradient, [share], of any floating dtype, complete unless more is added.
 
         ``add`` adds it to what was taken for this bucket since the last step. The tensor may be used again
         once the result was waited for, where this stepper holds gradients.
