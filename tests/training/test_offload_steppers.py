@@ -249,7 +249,7 @@ def test_bytes_are_where_they_are_said_to_be(folder):
     held = bench.ledger.tiers()
     assert held["device"] == held["host"] == 0
     # Every vector of a group is padded to a block.
-    assert 16 * parameters <= held["disk"] <= 16 * parameters + len(bench.stepper._groups) * 4 * 4096
+    assert 16 * parameters <= held["disk"] <= 16 * parameters + len(bench.stepper.groups) * 4 * 4096
     largest = max(bucket.share for bucket in bench.buckets) * 4
     assert held["pinned"] <= 3 * 4 * 4096 + 5 * 4096 + largest + 4096
     bench.close()

@@ -27,9 +27,9 @@ from foldase_models.training.ledger import Ledger
 from foldase_models.training.offload.crew import Crew
 from foldase_models.training.offload.pinned import BLOCK, DEADLINE_SECONDS, aligned, padded
 
-PART_BYTES = 2 * 2**20
+PART_BYTES = 2**20
 """Of one request to the disk."""
-THREADS = 8
+THREADS = 4
 """Requests under way at once."""
 _NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
 _UNNAMED_REFUSED = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)

@@ -31,6 +31,8 @@ from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT,
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.layout import Bucket, Piece
 
+GROUP_BYTES = 8 * 2**20
+"""Of a group, at most: the first one is read, and the last one written, while nothing else goes on."""
 ROTATING = 3
 """Buffers for groups: one is read, one is stepped and one is written."""
 STAGING = 2
@@ -44,13 +46,14 @@ class DiskStepper(Stepper):
     """Steps what lies on a disk, group by group: one is read while one is stepped and one is written.
 
     Gradients are written to the disk, and added up there, as they are taken. What stays in memory does not
-    grow with the model: less than ``5 * limits.bucket_bytes``, and as much as the largest slice where weights
-    are published. Steps wait for the norm of all gradients, and may be delayed, as with
+    grow with the model: less than five times :data:`GROUP_BYTES` or ``limits.bucket_bytes``, and as much as
+    the largest slice where weights are published. Steps wait for the norm of all gradients, and may be delayed, as with
     :class:`foldase_models.training.offload.on_host.HostStepper`.
 
     Attributes:
         probe: what the disk could do before the training.
         file: what lies there.
+        groups: in the order in which they are stepped.
     """
 
     holds_gradients = True
@@ -69,12 +72,12 @@ class DiskStepper(Stepper):
         self._config, self._clock, self._ledger = config, clock, ledger
         streams = config.offload.parameters != "none"
         self._kinds = _kinds(buckets, surroundings)
-        slots = arrange(buckets, self._kinds, config.limits.bucket_bytes)
+        slots = arrange(buckets, self._kinds, min(config.limits.bucket_bytes, GROUP_BYTES))
         self.probe = _probed(surroundings, slots.file_bytes)
         self.file = DiskFile(
             config.offload.folder, slots.file_bytes, clock=clock, ledger=ledger, owner="optimizer"
         )
-        self._groups = slots.groups
+        self.groups = slots.groups
         self._rotating = PinnedPool(ROTATING, slots.buffer_bytes, ledger, "groups of the optimizer")
         self._staging = [
             PinnedPool(count, slots.vector_bytes, ledger, "staging") for count in (STAGING, STAGING, 1)
@@ -211,14 +214,14 @@ class DiskStepper(Stepper):
 
         buffers = [self._rotating.take() for _ in range(ROTATING)]
         writing: list[list[Transfer]] = [[] for _ in buffers]
-        coming = self._read_for_step(self._groups[0], buffers[0], turn, taken) if self._groups else []
-        for number, group in enumerate(self._groups):
+        coming = self._read_for_step(self.groups[0], buffers[0], turn, taken) if self.groups else []
+        for number, group in enumerate(self.groups):
             here, ahead = number % ROTATING, (number + 1) % ROTATING
             reading, coming = coming, []
             with exposed("disk"):
                 finish(writing[ahead])
-                if number + 1 < len(self._groups):
-                    coming = self._read_for_step(self._groups[number + 1], buffers[ahead], turn, taken)
+                if number + 1 < len(self.groups):
+                    coming = self._read_for_step(self.groups[number + 1], buffers[ahead], turn, taken)
                 finish(reading)
             with exposed("optimizer"), self._clock.busy("optimizer"):
                 new = self._step_group(group, buffers[here], group.bucket in taken, update)

@@ -94,7 +94,7 @@ class HostStepper(Stepper):
         self._taken.add(bucket)
 
         if self._lanes is None:
-            with self._clock.busy("transfer"), self._clock.waiting("transfer"):
+            with self._clock.busy("transfer"), self._clock.waiting("transfer"), self._ledger.apart():
                 held.add_(gradient) if adds else held.copy_(gradient)
             return Done()
         if adds:
