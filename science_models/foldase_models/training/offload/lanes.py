@@ -34,12 +34,14 @@ class Intake:
         self._landing: deque[Future[None]] = deque()
         self._stream = stream_on(device)
 
-    def bring(self, pieces: Iterable[tuple[torch.Tensor, Land]], dtype: torch.dtype) -> Waitable:
+    def bring(
+        self, pieces: Iterable[tuple[torch.Tensor, Land]], dtype: torch.dtype | None = None
+    ) -> Waitable:
         """Begin to copy; the result says when the pieces may be used again.
 
         Args:
             pieces: each no larger than a buffer, and what is to be done with it.
-            dtype: in which they arrive.
+            dtype: in which they arrive; as they are without it.
 
         Raises:
             ModelError: of an earlier piece that could not be dealt with.
@@ -52,7 +54,8 @@ class Intake:
                 self._landing.popleft().result()
             with self._clock.waiting(self._kind):
                 buffer = self._pool.take()
-            staged = buffer[: piece.numel() * dtype.itemsize].view(dtype)
+            arriving = dtype or piece.dtype
+            staged = buffer[: piece.numel() * arriving.itemsize].view(arriving)
             event = self._copy(staged, piece)
             self._landing.append(self._crew.submit(partial(self._land, buffer, staged, event, land)))
         return _Copied(event)

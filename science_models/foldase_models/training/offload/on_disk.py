@@ -47,8 +47,8 @@ class DiskStepper(Stepper):
 
     Gradients are written to the disk, and added up there, as they are taken. What stays in memory does not
     grow with the model: less than five times :data:`GROUP_BYTES` or ``limits.bucket_bytes``, and as much as
-    the largest slice where weights are published. Steps wait for the norm of all gradients, and may be delayed, as with
-    :class:`foldase_models.training.offload.on_host.HostStepper`.
+    the largest slice where weights are published. Steps wait for the norm of all gradients, and may be
+    delayed, as with :class:`foldase_models.training.offload.on_host.HostStepper`.
 
     Attributes:
         probe: what the disk could do before the training.

@@ -102,7 +102,7 @@ class HostStepper(Stepper):
             def land(_: torch.Tensor, arrived: torch.Tensor) -> None:
                 held.add_(arrived)
 
-            return self._lanes[1].bring([(gradient, land)], gradient.dtype)
+            return self._lanes[1].bring([(gradient, land)])
         return self._lanes[1].bring_to(held, gradient)
 
     def square_sum(self) -> float:

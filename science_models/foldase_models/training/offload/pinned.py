@@ -68,11 +68,10 @@ class PinnedPool:
             ModelError: ``out_of_memory``.
         """
         self.count, self.size = count, padded(size)
-        self._owner, self._deadline = owner, deadline_seconds
+        self._ledger, self._owner, self._deadline = ledger, owner, deadline_seconds
         self._free = [aligned(self.size) for _ in range(count)]
         # The finalizer holds the buffers, so that they are unpinned while they still exist.
-        pinned = _pin(self._free) if ledger.device.type == "cuda" else []
-        self._unpin = weakref.finalize(self, _unpin, pinned)
+        self._unpin = weakref.finalize(self, _unpin, _pin(self._free) if ledger.device.type == "cuda" else [])
         self._given: set[int] = set()
         self._changed = threading.Condition()
         for buffer in self._free:
