@@ -23,27 +23,45 @@ class Server(Protocol):
         """It needs them no more."""
         ...
 
-    def returns(self, call: Call) -> None:
-        """The backward pass of a call begins."""
+    def tick(self) -> int:
+        """The number of another event."""
         ...
 
-    def reduce(self, gathered: Gathered, gradients: Mapping[str, torch.Tensor | None]) -> None:
+    def left(self, call: Call) -> None:
+        """A call is over that will have a way back."""
+        ...
+
+    def returns(self, call: Call) -> None:
+        """The way back of a call begins."""
+        ...
+
+    def reduce(self, call: Call, gradients: Mapping[str, torch.Tensor | None]) -> None:
         """The gradients of a call, whole, by parameter; None for one that it did not use."""
         ...
 
 
 class Call:
-    """From before a unit's forward pass until after its backward pass, where it has one."""
+    """From before a unit's forward pass until after its backward pass, where it has one.
+
+    Attributes:
+        gathered: the unit's weights.
+        trained: names of those that get gradients.
+        entered, ended: numbers of the events; the call's own are those between them.
+        done: whether its way back is over.
+    """
 
     def __init__(self, gathered: Gathered, server: Server) -> None:
         self.gathered = gathered
         self.trained = [h.name for h in gathered.unit.holdings if h.parameter.requires_grad]
+        self.entered = server.tick()
+        self.ended = self.entered
+        self.done = False
         self._server = server
         self._weights: dict[str, torch.Tensor] | None = None
         self._displaced: list[tuple[nn.Module, str, nn.Parameter | None]] = []
         self._returning = False
 
-    def enter(self, arguments: object = ()) -> None:
+    def enter(self) -> None:
         """Bring the weights into the model; where gradients are wanted, through a node of their graph."""
         self._server.acquire(self.gathered)
         with torch.inference_mode(False), torch.no_grad():
@@ -55,30 +73,44 @@ class Call:
                 anchor = torch.zeros((), device=plain[0].device, requires_grad=True)
                 used = _Use.apply(anchor, self, plain)  # type: ignore[no-untyped-call]
                 weights |= dict(zip(self.trained, used, strict=True))
-            else:
-                self._end_at(arguments)
         self._put_in(weights)
 
-    def leave(self, output: object) -> None:
-        """Take the weights out again; the way back begins with the gradient of any tensor of the output."""
+    def leave(self, output: object, *, comes_back: bool) -> None:
+        """Take the weights out again; the way back begins with the gradient of any tensor of the output.
+
+        What is computed anew in a backward pass has no way back of its own: ``comes_back`` is false.
+        """
         self.take_out()
         weights, self._weights = self._weights, None
-        if weights is not None:
+        tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad]
+        if weights is not None and comes_back and (self.trained or tensors):
+            self.ended = self._server.tick()
+            self._server.left(self)
 
             def begin(_: torch.Tensor) -> None:
                 self._begin_return(weights)
 
-            for tensor in tensors_of(output):
-                if tensor.requires_grad:
-                    tensor.register_hook(begin)  # type: ignore[no-untyped-call]
+            for tensor in tensors:
+                tensor.register_hook(begin)  # type: ignore[no-untyped-call]
         self._server.release(self.gathered)
 
-    def end_return(self) -> None:
-        """The backward pass needs the weights no more; nothing where it never did."""
+    def finish(self) -> None:
+        """Do what is missing of the way back, as if all gradients were zero: other ranks may have some."""
+        if self.done:
+            return
+        if not self._returning:
+            self._server.acquire(self.gathered)
+            self._returning = True
+        self.take_gradients((None,) * len(self.trained))
+
+    def take_gradients(self, gradients: tuple[torch.Tensor | None, ...]) -> None:
+        """All of this call's gradients, in the order of ``trained``: the way back ends."""
+        self.done = True
         if self._returning:
             self._returning = False
             self.take_out()
             self._server.release(self.gathered)
+        self._server.reduce(self, dict(zip(self.trained, gradients, strict=True)))
 
     def take_out(self) -> None:
         """Give the model back what it had in the weights' places."""
@@ -86,31 +118,14 @@ class Call:
             module._parameters[name] = before
         self._displaced.clear()
 
-    def take_gradients(self, gradients: tuple[torch.Tensor | None, ...]) -> None:
-        """All of this call's gradients, in the order of ``trained``."""
-        self.end_return()
-        self._server.reduce(self.gathered, dict(zip(self.trained, gradients, strict=True)))
-
-    def _end_at(self, arguments: object) -> None:
-        """Let the way back through a unit without trained weights end where its arguments get gradients.
-
-        Those of leaves are ready too soon.
-        """
-
-        def end(_: torch.Tensor) -> None:
-            self.end_return()
-
-        for tensor in tensors_of(arguments):
-            if tensor.grad_fn is not None:
-                tensor.register_hook(end)  # type: ignore[no-untyped-call]
-
     def _begin_return(self, weights: Mapping[str, torch.Tensor]) -> None:
-        if not self._returning:
-            self._returning = True
-            self._server.acquire(self.gathered)
-            # What is computed anew in the backward pass looks for them in the model.
-            self._put_in(weights)
-            self._server.returns(self)
+        if self.done or self._returning:
+            return
+        self._server.returns(self)
+        self._returning = True
+        self._server.acquire(self.gathered)
+        # What is computed anew in the backward pass looks for them in the model.
+        self._put_in(weights)
 
     def _put_in(self, weights: Mapping[str, torch.Tensor]) -> None:
         for holding in self.gathered.unit.holdings:

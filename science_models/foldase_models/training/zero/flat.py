@@ -145,17 +145,9 @@ class FlatEngine(Engine):
                 continue
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.to(parameter_dtype(self.config.precision))
-            self._take_over("frozen weights", name, parameter.data)
+            take_over(self.around, "frozen weights", name, parameter.data)
         for name, buffer in self.model.named_buffers():
-            self._take_over("buffers", name, buffer)
-
-    def _take_over(self, owner: str, name: str, tensor: torch.Tensor) -> None:
-        self.around.ledger.adopt("device", owner, tensor)
-        if tensor.numel():
-            # gloo knows not every dtype, and no tensor with gaps.
-            packed = tensor.contiguous().view(-1)
-            self.around.collectives.broadcast(f"{owner} {name}", packed.view(torch.uint8)).wait()
-            tensor.copy_(packed.view(tensor.shape))
+            take_over(self.around, "buffers", name, buffer)
 
     @torch.no_grad()
     def _move_in(self, bucket: Bucket) -> torch.Tensor:
@@ -195,3 +187,14 @@ class FlatEngine(Engine):
         gathers, self._gathers = self._gathers, []
         for gather in gathers:
             gather.wait()
+
+
+@torch.no_grad()
+def take_over(around: Surroundings, owner: str, name: str, tensor: torch.Tensor) -> None:
+    """Count a tensor that every rank holds whole, and give it rank 0's values. Collective."""
+    around.ledger.adopt("device", owner, tensor)
+    if tensor.numel():
+        # gloo knows not every dtype, and no tensor with gaps.
+        packed = tensor.contiguous().view(-1)
+        around.collectives.broadcast(f"{owner} {name}", packed.view(torch.uint8)).wait()
+        tensor.copy_(packed.view(tensor.shape))

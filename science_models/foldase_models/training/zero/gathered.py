@@ -88,7 +88,8 @@ class Gathered:
             else:
                 vector.own = torch.empty(bucket.share, dtype=bucket.dtype, device=vector.whole.device)
                 self._ledger.adopt("device", WORKING, vector.own)
-            vector.fetching = vector.fetch(vector.own)
+            with self._ledger.apart():
+                vector.fetching = vector.fetch(vector.own)
 
     def gather(self) -> None:
         """Begin to gather the slices of all ranks, once this rank's are here. Collective."""
@@ -105,9 +106,13 @@ class Gathered:
                 vector.own = None
                 continue
             self._fill(vector)
+            share = vector.bucket.slice_of(self._collectives.ranks.rank)
+            # From inside the whole vector, so that the slice is not there twice.
+            vector.whole[share].copy_(vector.own)
+            vector.own = None
             name = f"weights of {self.unit.name}" + (f", part {number + 1}" if number else "")
             with self._operation(self.unit.name, name) as named:
-                vector.gathering = self._collectives.all_gather(named, vector.whole, vector.own)
+                vector.gathering = self._collectives.all_gather(named, vector.whole, vector.whole[share])
 
     def ready(self) -> None:
         """Return when the vectors are whole."""
@@ -117,7 +122,6 @@ class Gathered:
                 pending, vector.gathering = vector.gathering, None
                 with explained(self.unit.name):
                     pending.wait()
-            vector.own = None
         self.stage = "here"
 
     def free(self) -> None:
@@ -136,7 +140,7 @@ class Gathered:
         """The same after an error. What is under way may still write to the old vectors: they stay to it."""
         self.users = 0
         for vector in self._vectors:
-            vector.own = vector.fetching = vector.gathering = None
+            vector.fetching = vector.gathering = vector.own = None
             vector.whole = self._empty(vector.bucket)
         self.stage = "away"
 

@@ -14,21 +14,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from foldase_models.training.collectives import Pending, Waitable
+from foldase_models.training.collectives import Pending
 from foldase_models.training.optim.stepper import Publish
 from foldase_models.training.optim.steppers import make_stepper
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.calls import Call
+from foldase_models.training.zero.flat import take_over
 from foldase_models.training.zero.gathered import Gathered
 from foldase_models.training.zero.layout import Bucket, lay_out
 from foldase_models.training.zero.shares import FrozenShares, Shares
-from foldase_models.training.zero.third import Slices, ThirdStage, explained
+from foldase_models.training.zero.third import ThirdStage, explained
 from foldase_models.training.zero.trace import Trace
 from foldase_models.training.zero.units import Unit, find_units
 
@@ -43,9 +45,8 @@ class _Reduction:
     bucket: Bucket
     unit: str
     own: torch.Tensor
-    whole: torch.Tensor | None
+    whole: torch.Tensor
     pending: Pending | None
-    taking: Waitable | None = None
 
 
 class StreamedEngine(ThirdStage):
@@ -58,22 +59,23 @@ class StreamedEngine(ThirdStage):
         self._trained, self._frozen = self._lay_out()
         self._buckets = tuple(bucket for group in reversed(self._trained) for bucket in group)
         self._frozen_shares = FrozenShares(surroundings)
-        for buffer in model.buffers():
-            self._ledger.adopt("device", "buffers", buffer)
+        for name, buffer in model.named_buffers():
+            take_over(surroundings, "buffers", name, buffer)
         self._take_over()
         self._gathered = [self._gathered_of(number) for number in range(len(self._units))]
         self._forward, self._backward, self._look = Trace(), Trace(), Trace()
         self._phase = "look"
         self._root_call: Call | None = None
         self._calls: list[Call] = []
-        self._returning: list[Call] = []
+        self._pending: list[Call] = []
+        self._ticks = count()
         self._reductions: deque[_Reduction] = deque()
         self._taken: set[int] = set()
         self._held: dict[int, torch.Tensor] = {}
         if not self._stepper.holds_gradients:
             for bucket in self._buckets:
                 self._held[bucket.index] = self._ledger.zeros(
-                    "device", "gradients", bucket.share, bucket.dtype
+                    "device", "gradients", bucket.share, self._gradient_dtype(bucket)
                 )
         self._handles = [handle for g in self._gathered[:-1] for handle in self._watch(g)]
 
@@ -86,7 +88,7 @@ class StreamedEngine(ThirdStage):
         self._backward.begin()
         try:
             self._open_root()
-            with self._precision():
+            with self._calculating():
                 yield
         except BaseException:
             self._abandon()
@@ -97,7 +99,10 @@ class StreamedEngine(ThirdStage):
         assert loss is not None, "at stage 3 every rank computes in every round"
         self._phase = "backward"
         try:
-            torch.autograd.backward(loss)
+            if loss.requires_grad:
+                torch.autograd.backward(loss)
+            if self._root_call is not None:
+                self._root_call.finish()
             self._close_root()
             self._settle(0)
             self._agreed("the end of the backward pass")
@@ -141,24 +146,41 @@ class StreamedEngine(ThirdStage):
         if not gathered.users and self._following(1) != [gathered.number]:
             gathered.free()
 
-    def returns(self, call: Call) -> None:
-        """Remember a call on its way back, should nothing ever tell that it is over."""
-        self._returning.append(call)
+    def tick(self) -> int:
+        """The number of another event."""
+        return next(self._ticks)
 
-    def reduce(self, gathered: Gathered, gradients: Mapping[str, torch.Tensor | None]) -> None:
+    def left(self, call: Call) -> None:
+        """Remember a call until it has come back."""
+        self._pending.append(call)
+
+    def returns(self, call: Call) -> None:
+        """Complete the way back of calls that came after this one.
+
+        Calls come back in the reverse of their order. One that did not, because this rank's loss does not
+        depend on it or on none of its weights, may do so on other ranks, and all have to take part.
+        """
+        for later in [one for one in reversed(self._pending) if one.entered > call.ended]:
+            later.finish()
+
+    def reduce(self, call: Call, gradients: Mapping[str, torch.Tensor | None]) -> None:
         """Send a unit's gradients to the ranks whose slices they are."""
-        self._returning = [call for call in self._returning if call.gathered.users]
+        gathered = call.gathered
+        if call is self._root_call:
+            self.returns(call)
+        elif call in self._pending:
+            self._pending.remove(call)
         unit = gathered.unit.name
         for bucket in self._trained[gathered.number]:
             self._settle(1)
-            whole = _packed(bucket, gradients)
+            whole = _packed(bucket, gradients, self._ledger.device)
+            self._ledger.adopt("device", GRADIENTS_UNDER_WAY, whole)
             own, pending = whole, None
             if bucket.ranks > 1:
                 own = torch.empty(bucket.share, dtype=bucket.dtype, device=whole.device)
                 with self._operation(unit, f"gradients of {unit}, bucket {bucket.index}") as name:
                     pending = self._around.collectives.reduce_scatter(name, own, whole)
-            for vector in (whole, own):
-                self._ledger.adopt("device", GRADIENTS_UNDER_WAY, vector)
+                self._ledger.adopt("device", GRADIENTS_UNDER_WAY, own)
             self._reductions.append(_Reduction(bucket, unit, own, whole, pending))
 
     @property
@@ -203,9 +225,7 @@ class StreamedEngine(ThirdStage):
 
     def _close_root(self) -> None:
         """The end of a pass: nothing stays gathered."""
-        for call in reversed(self._returning):
-            call.end_return()
-        self._returning.clear()
+        self._pending.clear()
         if self._root_call is not None:
             self._root_call.take_out()
             self._gathered[-1].users = 0
@@ -229,11 +249,11 @@ class StreamedEngine(ThirdStage):
 
     def _abandon(self) -> None:
         """After an error: the model gets its stand-ins back, what is under way goes nowhere."""
-        calls = [*self._calls, *self._returning]
+        calls = sorted([*self._calls, *self._pending], key=lambda call: call.entered)
         for call in reversed([self._root_call, *calls] if self._root_call else calls):
             call.take_out()
         self._calls.clear()
-        self._returning.clear()
+        self._pending.clear()
         self._root_call = None
         for gathered in self._gathered:
             gathered.abandon()
@@ -253,7 +273,8 @@ class StreamedEngine(ThirdStage):
         before = index in self._taken
         self._taken.add(index)
         if not self._held:
-            self._stepper.take(index, own, add=before).wait()
+            with self._ledger.apart():
+                self._stepper.take(index, own, add=before).wait()
         elif before:
             self._held[index].add_(own)
         else:
@@ -271,18 +292,18 @@ class StreamedEngine(ThirdStage):
     def _watch(self, gathered: Gathered) -> list[RemovableHandle]:
         """Be told when a unit is called."""
 
-        def before(_: nn.Module, arguments: Any, named: Any) -> None:
+        def before(_: nn.Module, _arguments: Any) -> None:
             call = Call(gathered, self)
-            call.enter((arguments, named))
+            call.enter()
             self._calls.append(call)
 
         def after(_: nn.Module, _arguments: Any, output: Any) -> None:
             if self._calls and self._calls[-1].gathered is gathered:
-                self._calls.pop().leave(output)
+                self._calls.pop().leave(output, comes_back=self._phase != "backward")
 
         module = gathered.unit.module
         return [
-            module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
+            module.register_forward_pre_hook(before, prepend=True),
             # Called after an error too: recomputed blocks end with one when they have gone far enough.
             module.register_forward_hook(after, always_call=True),
         ]
@@ -292,24 +313,19 @@ class StreamedEngine(ThirdStage):
         trained: list[tuple[Bucket, ...]] = [()] * len(self._units)
         frozen: list[tuple[Bucket, ...]] = [()] * len(self._units)
         counts = {True: 0, False: 0}
+        config = self._around.config
+        lowered = torch.bfloat16 if config.precision == "bfloat16" else None
         for number in reversed(range(len(self._units))):
             for kind, into in ((True, trained), (False, frozen)):
                 own = {
-                    name: self._described(parameter)
+                    name: parameter
                     for name, parameter in self._units[number].parameters.items()
                     if parameter.requires_grad is kind
                 }
-                made = lay_out(own, self._ranks.size, self._around.config.limits.bucket_bytes)
+                made = lay_out(own, self._ranks.size, config.limits.bucket_bytes, dtype=lowered)
                 into[number] = tuple(replace(b, index=b.index + counts[kind]) for b in made)
                 counts[kind] += len(made)
         return trained, frozen
-
-    def _described(self, parameter: nn.Parameter) -> nn.Parameter:
-        """A parameter as the model will have it, without its elements."""
-        dtype = parameter.dtype
-        if self._around.config.precision == "bfloat16" and dtype.is_floating_point:
-            dtype = torch.bfloat16
-        return nn.Parameter(torch.empty(parameter.shape, dtype=dtype, device="meta"), requires_grad=False)
 
     def _take_over(self) -> None:
         """Move the weights of one unit after the other out of the model."""
@@ -318,22 +334,21 @@ class StreamedEngine(ThirdStage):
             homes += [(self._units[number], bucket, False) for bucket in self._frozen[number]]
             homes += [(self._units[number], bucket, True) for bucket in self._trained[number]]
         shares = Shares([(unit, bucket) for unit, bucket, _ in homes], self._around)
-        waiting = iter(list(range(len(homes))))
+        slices = (shares.slice_of(number) for number in range(len(homes)))
 
-        def next_trained(index: int) -> torch.Tensor:
-            for at in waiting:
-                _, bucket, trained = homes[at]
-                own = shares.slice_of(at)
-                if trained:
-                    assert bucket.index == index, "slices are asked for once, and in order"
-                    return own
-                self._frozen_shares.keep(bucket, own)
-            raise IndexError(index)
+        def trained() -> Iterator[torch.Tensor]:
+            for (_, bucket, is_trained), own in zip(homes, slices, strict=True):
+                if is_trained:
+                    if self._around.config.offload.optimizer == "none":
+                        self._ledger.adopt("device", "weights", own)
+                    yield own
+                else:
+                    self._frozen_shares.keep(bucket, own)
 
-        slices = Slices(len(self._buckets), next_trained)
-        self._stepper = make_stepper(self._buckets, self._ranks.rank, slices, self._around)
-        for at in waiting:
-            self._frozen_shares.keep(homes[at][1], shares.slice_of(at))
+        own = trained()
+        self._stepper = make_stepper(self._buckets, self._ranks.rank, own, self._around)
+        # Frozen ones may come after the last that the stepper asked for.
+        assert next(own, None) is None
 
     def _gathered_of(self, number: int) -> Gathered:
         fetching = [
@@ -345,12 +360,13 @@ class StreamedEngine(ThirdStage):
 
 
 @torch.no_grad()
-def _packed(bucket: Bucket, gradients: Mapping[str, torch.Tensor | None]) -> torch.Tensor:
+def _packed(
+    bucket: Bucket, gradients: Mapping[str, torch.Tensor | None], device: torch.device
+) -> torch.Tensor:
     """A bucket's gradients one after the other, [size]; zeros for those that a call did not use."""
     only = gradients[bucket.entries[0].name] if bucket.numel == bucket.size else None
     if len(bucket.entries) == 1 and only is not None and only.is_contiguous() and only.dtype == bucket.dtype:
         return only.view(-1)
-    device = next((g.device for g in gradients.values() if g is not None), None)
     whole = torch.zeros(bucket.size, dtype=bucket.dtype, device=device)
     for entry in bucket.entries:
         gradient = gradients[entry.name]

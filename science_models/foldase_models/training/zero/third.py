@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import zlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -18,9 +18,10 @@ from torch import nn
 from foldase_models.errors import ModelError
 from foldase_models.training.engine import Engine, buffer_shards
 from foldase_models.training.optim.stepper import Publish, Stepper
-from foldase_models.training.shards import AVERAGE, FIRST_MOMENT, SECOND_MOMENT, WEIGHTS, FlatShard
+from foldase_models.training.precision import calculating
+from foldase_models.training.shards import AVERAGE, WEIGHTS, FlatShard, with_absent
 from foldase_models.training.surroundings import Surroundings, Update
-from foldase_models.training.zero.layout import Bucket
+from foldase_models.training.zero.layout import Bucket, trainable
 
 BRANCH_HINT = (
     "at stage 3 all ranks must call the same units in the same order: give the module around a branch that "
@@ -37,6 +38,7 @@ class ThirdStage(Engine):
     def __init__(self, model: nn.Module, surroundings: Surroundings) -> None:
         self.model = model
         self._around = surroundings
+        self._shapes = {name: tuple(parameter.shape) for name, parameter in trainable(model).items()}
         self._buckets: tuple[Bucket, ...] = ()
         self._stepper: Stepper
         self._order: list[str] = []
@@ -78,7 +80,7 @@ class ThirdStage(Engine):
         if keeps:
             self._stepper.exchange(self._publishing())
         try:
-            with self._precision(), self._looking():
+            with self._calculating(), self._looking():
                 yield
             self._compared(0.0)
         finally:
@@ -87,16 +89,10 @@ class ThirdStage(Engine):
 
     def state(self) -> dict[str, FlatShard]:
         """The stepper's shards, empty ones where this rank has no part of a parameter, and the buffers."""
-        kinds = [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT]
-        if self._around.config.average_decay:
-            kinds.append(AVERAGE)
-        empty = {
-            f"{kind}/{entry.name}": _nothing_of(entry.shape)
-            for bucket in self._buckets
-            for entry in bucket.entries
-            for kind in kinds
-        }
-        return empty | self._stepper.shards() | buffer_shards(self.model)
+        held = with_absent(
+            self._stepper.shards(), self._shapes, averaged=self._around.config.average_decay > 0
+        )
+        return held | buffer_shards(self.model)
 
     @torch.no_grad()
     def weights(self, *, averaged: bool) -> dict[str, torch.Tensor]:
@@ -115,16 +111,19 @@ class ThirdStage(Engine):
             ).wait()
             if ranks.first:
                 found |= _cut(bucket, whole.cpu())
-        return found
+        return {name: found[name] for name in self._shapes if name in found}
 
     def close(self) -> None:
         """Close the stepper. The model is of no use afterwards: see :func:`.results.take_weights`."""
         self._stepper.close()
 
-    def _precision(self) -> AbstractContextManager[object]:
-        if self._around.config.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._around.collectives.ranks.device.type, torch.bfloat16)
+    def _calculating(self) -> AbstractContextManager[None]:
+        return calculating(self._around.config.precision, self._around.ledger.device)
+
+    def _gradient_dtype(self, bucket: Bucket) -> torch.dtype:
+        """In which gradients are added up: more than one part of a batch is too much for bfloat16."""
+        parts = -(-self._around.config.micro_batches // self._around.collectives.ranks.size)
+        return torch.float32 if parts > 1 and bucket.dtype == torch.bfloat16 else bucket.dtype
 
     @contextmanager
     def _operation(self, unit: str, name: str) -> Iterator[str]:
@@ -207,28 +206,6 @@ def explained(unit: str | None) -> Iterator[None]:
             location=error.location,
             hint=f"{error.hint}; {BRANCH_HINT}",
         ) from error
-
-
-class Slices(Sequence[torch.Tensor]):
-    """Vectors that are made when they are asked for, so that not all of them are there at once."""
-
-    def __init__(self, count: int, make: Callable[[int], torch.Tensor]) -> None:
-        self._count, self._make = count, make
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, index: int) -> torch.Tensor:  # type: ignore[override]  # never a slice of them
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return self._make(index)
-
-
-def _nothing_of(shape: tuple[int, ...]) -> FlatShard:
-    def write(values: torch.Tensor) -> None:
-        assert values.numel() == 0
-
-    return FlatShard(shape, torch.float32, 0, 0, lambda: torch.zeros(0), write)
 
 
 def _cut(bucket: Bucket, whole: torch.Tensor) -> dict[str, torch.Tensor]:
