@@ -69,6 +69,7 @@ def count(
     *,
     to: int,
     seconds: float = 0.05,
+    label: str = "",
     die: dict[str, int] | None = None,
     freeze: dict[str, int] | None = None,
 ) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def wait_in_vain(context: RankContext) -> None:
     raise ModelError("rank 0 waited for 'weights'", code="collective_failed")
 
 
-def reduce_tensors(context: RankContext, *, width: int) -> list[float]:
+def reduce_tensors(context: RankContext, *, width: int) -> dict[str, list[float]]:
     """An all-reduce of torch over gloo."""
     from foldase_models.training.collectives import Collectives
     from foldase_models.training.ranks import Ranks
@@ -154,7 +155,7 @@ def reduce_tensors(context: RankContext, *, width: int) -> list[float]:
         tensor = torch.full((width,), float(ranks.rank + 1))
         Collectives(ranks).all_reduce("test", tensor).wait()
         assert (ranks.rank, ranks.size) == (context.rank, context.size)
-        return [float(value) for value in tensor]
+        return {"values": [float(value) for value in tensor]}
 
 
 def pids_noted(checkpoints: Path) -> list[int]:

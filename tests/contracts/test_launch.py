@@ -89,4 +89,4 @@ def test_the_same_function_runs_under_torchrun(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     line = [*torchrun, *command(tmp_path, "reduce_tensors", width=3)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=True)
-    assert done.stdout.splitlines()[-1] == "[3.0, 3.0, 3.0]"
+    assert done.stdout.splitlines()[-1] == '{"values": [3.0, 3.0, 3.0]}'

@@ -27,8 +27,18 @@ class Clock:
         return self.now
 
 
-def task(number: int, operator: str = "long", *, family: str = "cpu", cpu: float = 1, gpu: float = 0) -> Task:
-    return Task("r", f"s[{number}]", 1, number, operator, family, "", {}, Resources(cpu, 0, gpu))
+def task(
+    number: int,
+    operator: str = "long",
+    *,
+    family: str = "cpu",
+    cpu: float = 1,
+    gpu: float = 0,
+    ranks: int = 1,
+    memory: int = 0,
+) -> Task:
+    resources = Resources(cpu, memory, gpu, ranks)
+    return Task("r", f"s[{number}]", 1, number, operator, family, "", {}, resources)
 
 
 def make(cpus: float = 2, gpus: float = 0) -> tuple[Fleet, Pace, Clock]:
@@ -218,13 +228,50 @@ def test_depth_follows_the_measured_time() -> None:
     assert pace.depth("tiny") == 1, "one long step is enough"
 
 
+def test_a_gang_reserves_for_all_its_ranks_on_one_node_where_that_is_possible() -> None:
+    fleet, _, _ = make(cpus=2)
+    fleet.nodes["m"] = Node("m", "more", Resources(4, 8 * GIB, 0))
+    fleet.add([task(1, cpu=1, ranks=3), task(2), task(3), task(4), task(5)])
+    starts = [action for action in fleet.plan() if isinstance(action, StartWorker)]
+    gang = starts[0]
+    assert (gang.node, gang.places) == ("m", ("m", "m", "m"))
+    assert sorted(start.node for start in starts[1:]) == ["m", "n", "n"], "one core is left beside the gang"
+    assert all(start.places == () for start in starts[1:])
+
+
+def test_a_gang_too_large_for_a_node_spreads_over_several() -> None:
+    fleet, _, _ = make(cpus=2)
+    fleet.nodes["m"] = Node("m", "more", Resources(4, 8 * GIB, 0))
+    fleet.nodes["d"] = Node("d", "dead", Resources(64, 8 * GIB, 0), alive=False)
+    fleet.add([task(1, family="old", cpu=2)])
+    (old,) = started(fleet)
+    sent(fleet)
+    finish(fleet, old)
+    fleet.add([task(2, cpu=1.5, ranks=3)])
+    stop, start = fleet.plan()
+    assert stop == StopWorker(old)
+    assert isinstance(start, StartWorker)
+    assert start.places == ("m", "m", "n")
+
+
+def test_a_gang_that_never_fits_is_known_with_what_would() -> None:
+    fleet, _, _ = make(cpus=2)
+    fleet.nodes["m"] = Node("m", "more", Resources(3, 2 * GIB, 0))
+    gang = task(1, cpu=2, ranks=3)
+    assert not fleet.fits_somewhere(gang), "five cores, and yet no third rank with two of them on one node"
+    assert fleet.ranks_that_fit(gang) == 2
+    assert fleet.fits_somewhere(task(2, cpu=0.5, ranks=10))
+    assert fleet.ranks_that_fit(task(3, cpu=0.5, ranks=10, memory=GIB)) == 4 + 2
+
+
 class FleetMachine(RuleBasedStateMachine):
     """Random workers and tasks: nothing is lost, nothing runs twice, no node is overbooked."""
 
-    @initialize(cpus=st.integers(1, 4), gpus=st.integers(0, 1))
-    def begin(self, cpus: int, gpus: int) -> None:
+    @initialize(cpus=st.integers(1, 4), gpus=st.integers(0, 1), more=st.integers(0, 3))
+    def begin(self, cpus: int, gpus: int, more: int) -> None:
         self.fleet, self.pace, self.clock = make(cpus, gpus)
-        self.total = Resources(cpus, 8 * GIB, gpus)
+        if more:
+            self.fleet.nodes["m"] = Node("m", "more", Resources(more, 8 * GIB, 0))
         self.number = 0
         self.open: Counter[TaskId] = Counter()
         # Workers are drawn by name, so names must not be random here.
@@ -237,11 +284,12 @@ class FleetMachine(RuleBasedStateMachine):
         operator=st.sampled_from(["tiny", "long"]),
         cpu=st.sampled_from([0.5, 1, 2]),
         gpu=st.sampled_from([0, 1]),
+        ranks=st.sampled_from([1, 1, 2, 3]),
     )
-    def add(self, count: int, operator: str, cpu: float, gpu: float) -> None:
+    def add(self, count: int, operator: str, cpu: float, gpu: float, ranks: int) -> None:
         for _ in range(count):
             self.number += 1
-            new = task(self.number, operator, cpu=cpu, gpu=gpu)
+            new = task(self.number, operator, cpu=cpu, gpu=gpu, ranks=ranks)
             if self.fleet.fits_somewhere(new):
                 self.fleet.add([new])
                 self.open[task_id(new)] += 1
@@ -297,8 +345,11 @@ class FleetMachine(RuleBasedStateMachine):
     @invariant()
     def no_node_is_overbooked(self) -> None:
         living = [worker for worker in self.fleet.workers.values() if worker.state != "ending"]
-        assert sum(worker.kind.cpu for worker in living) <= self.total.cpu + 1e-6
-        assert sum(worker.kind.gpu for worker in living) <= self.total.gpu + 1e-6
+        for node in self.fleet.nodes.values():
+            cpu = sum(worker.kind.cpu * worker.ranks_on(node.id) for worker in living)
+            gpu = sum(worker.kind.gpu * worker.ranks_on(node.id) for worker in living)
+            assert cpu <= node.total.cpu + 1e-6
+            assert gpu <= node.total.gpu + 1e-6
 
     def teardown(self) -> None:
         """Whatever happened: with patience, everything runs in the end."""

@@ -214,7 +214,9 @@ def test_an_error_that_cannot_be_sent_is_told_by_another(make: Callable[..., Rig
 def test_a_frozen_rank_is_noticed(make: Callable[..., Rig]) -> None:
     rig = make(2)
     found = rig.run("count", to=5, freeze={"rank": 1, "at": 2})
-    assert (found["counted"], found["began_at"]) == (5, 2)
+    # Its other threads stop a moment later, and one more number may be counted.
+    assert found["counted"] == 5
+    assert found["began_at"] in (2, 3)
     assert any("no sign of life for 3 s" in line for line in rig.lines)
 
 
@@ -260,4 +262,4 @@ def test_a_rank_that_never_can_work_is_not_waited_for(
 
 @pytest.mark.verify
 def test_tensors_are_reduced_over_gloo(make: Callable[..., Rig]) -> None:
-    assert make(2).run("reduce_tensors", width=3) == [3.0, 3.0, 3.0]
+    assert make(2).run("reduce_tensors", width=3) == {"values": [3.0, 3.0, 3.0]}

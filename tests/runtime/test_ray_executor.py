@@ -46,6 +46,8 @@ class FakeCrew:
         self.adopted: list[str] = []
         self.killed: list[str] = []
         self.buried: list[str] = []
+        self.swept: list[str] = []
+        self.places: dict[str, tuple[str, ...]] = {}
 
     def find(self) -> list[str]:
         return [hello.config.name for hello, _ in EARLIER]
@@ -56,8 +58,9 @@ class FakeCrew:
             if hello.config.name == name:
                 self.tell(Adopted(hello, tuple(held)))
 
-    def start(self, name: str, kind: Kind, node: str) -> None:
+    def start(self, name: str, kind: Kind, node: str, places: tuple[str, ...] = ()) -> None:
         self.started.append((name, kind))
+        self.places[name] = places
 
     def send(self, name: str, batch: int, tasks: Any) -> None:
         self.sent.append((name, tuple(tasks)))
@@ -71,6 +74,9 @@ class FakeCrew:
     def kill(self, name: str) -> threading.Thread:
         self.killed.append(name)
         return _done()
+
+    def sweep(self, name: str) -> None:
+        self.swept.append(name)
 
     def bury(self, name: str) -> threading.Thread:
         self.buried.append(name)
@@ -102,7 +108,8 @@ class Rig:
         self.crew: FakeCrew = self.executor._crew  # type: ignore[assignment]
 
     def hello(self, name: str, kind: Kind, process: ProcessId | None = None) -> Hello:
-        config = WorkerConfig(name, kind.family, kind.cpu, kind.gpu, "e", self.settings)
+        places = ("n",) * kind.ranks if kind.ranks > 1 else ()
+        config = WorkerConfig(name, kind.family, kind.cpu, kind.gpu, "e", self.settings, places)
         return Hello(config, process or ProcessId(os.getpid(), 1), "n", socket.gethostname())
 
     def worker(self, *tasks: Task, process: ProcessId | None = None) -> str:
@@ -169,6 +176,59 @@ def test_a_lost_worker_is_blamed_on_the_task_it_was_at(rig: Rig) -> None:
     assert isinstance(lost, Failed)
     assert (lost.cause, lost.exit) == (Cause.WORKER_LOST, "it was killed or it crashed")
     wait(lambda: rig.crew.buried == [name])
+
+
+def test_what_a_lost_leader_left_is_ended_before_its_gang_is_tried_again(rig: Rig) -> None:
+    gang = Task("r", "s1", 1, 1, "long", "cpu", "", {}, Resources(0.5, ranks=4))
+    name = rig.worker(gang)
+    assert rig.crew.places[name] == ("n",) * 4
+    told_when_swept: list[int] = []
+    sweep = rig.crew.sweep
+    rig.crew.sweep = lambda worker: (sweep(worker), told_when_swept.append(len(rig.executor.poll(0.0))))[0]
+    note(rig, name, gang)
+    rig.crew.tell(Gone(name, KILLED))
+    _, lost = rig.reports(2)
+    assert isinstance(lost, Failed)
+    assert lost.cause is Cause.WORKER_LOST
+    assert (rig.crew.swept, told_when_swept) == ([name], [0])
+
+
+def test_memory_of_ranks_counts_each_for_the_limit_and_all_for_the_node(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gang = Task("r", "s1", 1, 1, "long", "cpu", "", {}, Resources(0.5, ranks=2))
+    name = rig.worker(gang)
+    ranks = (ProcessId(7, 7), ProcessId(8, 8))
+    rig.executor.beat(Beat(name, ProcessId(os.getpid(), 1), 3 * GIB, 1.0, task_id(gang), 0.1, ranks=ranks))
+    worker = rig.executor.fleet.workers[name]
+    assert worker.ranks == ranks
+    sizes = {os.getpid(): GIB, 7: 2 * GIB, 8: 3 * GIB}
+    monkeypatch.setattr("foldase.runtime.losses._size_of", lambda process: sizes[process.pid])
+    assert MemoryGuard(64 * GIB, 3 * GIB).beyond_limit([worker]) is None
+    assert MemoryGuard(64 * GIB, 3 * GIB - 1).beyond_limit([worker]) is worker
+    monkeypatch.setattr("foldase.runtime.losses.memory_free", lambda: 0)
+    assert MemoryGuard(64 * GIB).victim([worker], 1.0) is worker
+    assert worker.memory_bytes == 6 * GIB
+
+
+def test_a_gang_that_never_fits_is_refused_with_what_would(rig: Rig) -> None:
+    rig.executor.submit([Task("r", "s1", 1, 1, "long", "cpu", "", {}, Resources(0.5, ranks=5))])
+    (refused,) = rig.reports(1)
+    assert isinstance(refused, Failed)
+    assert refused.error["code"] == "unsatisfiable_resources"
+    assert "room for 4 of 5 ranks" in refused.error["message"]
+    assert "at most 4 `ranks`" in refused.error["hint"]
+
+
+def test_an_adopted_leader_keeps_the_places_of_its_ranks(rig: Rig) -> None:
+    gang = Task("r", "s1", 1, 1, "long", "cpu", "", {}, Resources(0.5, ranks=4))
+    hello = rig.hello("earlier", Kind.of(gang))
+    rig.crew.tell(Adopted(hello, (Held(gang, 1.0),)))
+    wait(lambda: "earlier" in rig.executor.fleet.workers)
+    worker = rig.executor.fleet.workers["earlier"]
+    assert (worker.kind, worker.ranks_on("n")) == (Kind.of(gang), 4)
+    rig.executor.submit([task(2)])
+    assert rig.crew.started == [], "all cores are taken"
 
 
 def test_tasks_that_a_lost_worker_had_not_begun_run_elsewhere(rig: Rig) -> None:
@@ -268,7 +328,7 @@ def test_a_worker_that_holds_more_than_it_may_is_ended(rig: Rig, monkeypatch: py
     written = Note(note_path(rig.home, name))
     written.write(task_id(task(1)))
     written.write_plan(task_id(task(1)), plan)
-    monkeypatch.setattr("foldase.runtime.losses._memory_of", lambda worker: 2 * GIB)
+    monkeypatch.setattr("foldase.runtime.losses._sizes_of", lambda worker: [GIB, 2 * GIB])
     monkeypatch.setattr(rig.executor._memory, "limit", 2 * GIB)
     time.sleep(0.5)
     assert rig.crew.killed == [], "it may have all of that"

@@ -62,6 +62,11 @@ class Dice(Add):
     deterministic = False
 
 
+class Together(Add):
+    name = "test.together"
+    gang = True
+
+
 class Large(Add):
     name = "test.large"
 
@@ -180,7 +185,19 @@ class Count(Operator[CountInputs, AddOutputs]):
         raise NotImplementedError
 
 
-OPERATORS = (Add(), AddBetter(), Dice(), Large(), Thrifty(), Judged(), Broken(), Write(), Grow(), Count())
+OPERATORS = (
+    Add(),
+    AddBetter(),
+    Dice(),
+    Large(),
+    Together(),
+    Thrifty(),
+    Judged(),
+    Broken(),
+    Write(),
+    Grow(),
+    Count(),
+)
 
 
 class VirtualClock:

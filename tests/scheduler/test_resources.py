@@ -6,7 +6,7 @@ import pytest
 
 from foldase.scheduler.capacity import PATIENCE_SECONDS, Capacity
 from foldase.scheduler.model import Shape
-from foldase_workflows.contracts import Hardware, Resources
+from foldase_workflows.contracts import Cause, Hardware, Resources
 
 GIB = 2**30
 
@@ -157,3 +157,65 @@ def test_shares_of_a_gpu_add_up():
         assert capacity.fits(third)
         capacity.take(third)
     assert capacity.lacking(third) == "free GPUs"
+
+
+GANG = """
+version: 1
+name: gangs
+steps:
+  first:
+    uses: test.together@1
+    with: {a: 1}
+    resources: {ranks: 3, cpu: 1, memory: 2GiB}
+    retry: {on_oom: {memory: x4}}
+  other: {uses: test.add@1, with: {a: 2}, resources: {cpu: 2}}
+  small: {uses: test.add@1, with: {a: 3}}
+"""
+
+
+def test_a_gang_takes_the_room_of_all_its_ranks(held):
+    run = held.submit(GANG)
+    held.settle()
+    assert running(held) == ["first", "small"]
+    assert held.executor.task("first").resources == Resources(1.0, 2 * GIB, 0.0, ranks=3)
+    assert held.step(run, "first").to_json()["resources"] == {
+        "cpu": 1.0,
+        "memory_bytes": 2 * GIB,
+        "gpu": 0.0,
+        "ranks": 3,
+    }
+
+
+def test_ranks_for_which_there_never_is_room_are_refused(held):
+    run = held.submit(GANG.replace("ranks: 3", "ranks: 9"))
+    held.settle()
+    error = held.step(run, "first").summary.error
+    assert error["code"] == "unsatisfiable_resources"
+    assert "9 ranks, and all nodes together have room for 4" in error["message"]
+
+
+def test_a_gang_that_has_run_goes_on_with_the_ranks_that_are_left(held):
+    run = held.submit(GANG)
+    held.settle()
+    held.executor.capacity = Resources(2.0, 16 * GIB, 0.0)
+    held.executor.fail(held.executor.task("first"), Cause.NODE_LOST)
+    held.executor.succeed(held.executor.task("small"))
+    held.settle()
+    assert held.executor.task("first").resources == Resources(1.0, 2 * GIB, 0.0, ranks=2)
+    fresh = held.submit(GANG.replace("a: 1", "a: 7"))
+    held.settle()
+    assert held.step(fresh, "first").summary.error["code"] == "unsatisfiable_resources"
+    assert held.step(run, "first").summary.state == "running"
+
+
+def test_after_running_out_of_memory_each_rank_gets_what_all_can_have(held):
+    held.executor.capacity = Resources(8.0, 16 * GIB, 0.0)
+    held.submit(GANG)
+    held.settle()
+    held.executor.fail(held.executor.task("first"), Cause.OOM_HOST, peak_memory_bytes=2 * GIB)
+    held.settle()
+    held.clock.advance(60)
+    held.settle()
+    again = held.executor.task("first").resources
+    assert again.ranks == 3
+    assert again.memory_bytes == 16 * GIB // 3, "and not four times as much, which no node has thrice"

@@ -79,7 +79,7 @@ class Viewer:
         busy = [worker for worker in workers if worker.state == "ready" and worker.tasks]
         return View(
             nodes=tuple(
-                _node_json(node, sum(worker.kind.cpu for worker in busy if worker.node == node.id))
+                _node_json(node, sum(worker.kind.cpu * worker.ranks_on(node.id) for worker in busy))
                 for node in nodes
             ),
             hardware=largest([node.hardware for node in nodes if node.alive]),

@@ -88,15 +88,16 @@ class Crew:
         self._handles: dict[str, Any] = {}
         self._processes: dict[str, ProcessId] = {}
 
-    def start(self, name: str, kind: Kind, node: str) -> None:
-        """Start a worker; ``Ready`` or ``Gone`` follows."""
-        config = WorkerConfig(name, kind.family, kind.cpu, kind.gpu, self._epoch, self._settings)
+    def start(self, name: str, kind: Kind, node: str, places: tuple[str, ...] = ()) -> None:
+        """Start a worker; ``Ready`` or ``Gone`` follows. Of a gang, Ray reserves for its ranks alone."""
+        config = WorkerConfig(name, kind.family, kind.cpu, kind.gpu, self._epoch, self._settings, places)
+        alone = kind.ranks == 1
         options = WorkerActor.options(  # type: ignore[attr-defined]
             name=WORKER_PREFIX + name,
             namespace=NAMESPACE,
             lifetime="detached",
-            num_cpus=kind.cpu,
-            num_gpus=kind.gpu,
+            num_cpus=kind.cpu if alone else 0,
+            num_gpus=kind.gpu if alone else 0,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
@@ -147,6 +148,10 @@ class Crew:
         thread.start()
         return thread
 
+    def sweep(self, name: str) -> None:
+        """A worker is gone: end what it left running on this machine; returns when that is done."""
+        kill_all(with_environment(WORKER_VARIABLE, name), within_seconds=_KILL_SECONDS)
+
     def bury(self, name: str) -> threading.Thread:
         """A worker is gone: end what it left running, remove its files; done when the thread ends."""
         self._handles.pop(name, None)
@@ -174,7 +179,7 @@ class Crew:
             ray.kill(handle, no_restart=True)
 
     def _bury(self, name: str, process: ProcessId | None) -> None:
-        kill_all(with_environment(WORKER_VARIABLE, name), within_seconds=_KILL_SECONDS)
+        self.sweep(name)
         home = self._settings.home
         if process is not None:
             remove_folder(home / "scratch" / process.mark)

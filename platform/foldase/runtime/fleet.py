@@ -40,21 +40,32 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Steps of one kind share workers: the family of the operator and the resources it reserves."""
+    """Steps of one kind share workers: the family of the operator and the resources it reserves.
+
+    The worker of a gang leads ``ranks`` other processes, and it is they who need the cores and devices.
+    """
 
     family: str
     cpu: float
     gpu: float
+    ranks: int = 1
 
     @classmethod
     def of(cls, task: Task) -> Kind:
         """The kind that a task needs."""
-        return cls(task.family, max(MINIMAL_CPU, task.resources.cpu), task.resources.gpu)
+        wanted = task.resources
+        return cls(task.family, max(MINIMAL_CPU, wanted.cpu), wanted.gpu, wanted.ranks)
 
     @property
     def name(self) -> str:
-        """Short, for the name of a worker: ``cpu-2`` or ``torch-1-gpu1``."""
-        return f"{self.family}-{self.cpu:g}" + (f"-gpu{self.gpu:g}" if self.gpu else "")
+        """Short, for the name of a worker: ``cpu-2``, ``torch-1-gpu1`` or ``torch-0.5-x4``."""
+        name = f"{self.family}-{self.cpu:g}" + (f"-gpu{self.gpu:g}" if self.gpu else "")
+        return name if self.ranks == 1 else f"{name}-x{self.ranks}"
+
+    def room(self, cpu: float, gpu: float) -> int:
+        """How many of its ranks so many free cores and devices can hold."""
+        by_cpu = int((cpu + _ROUNDING) / self.cpu)
+        return min(by_cpu, int((gpu + _ROUNDING) / self.gpu)) if self.gpu else by_cpu
 
 
 @dataclass(slots=True)
@@ -81,6 +92,10 @@ class Worker:
     process: ProcessId | None = None
     here: bool = True
     """Whether the process runs on this machine, where it can be looked at."""
+    places: tuple[str, ...] = ()
+    """The node of each rank, where the worker leads a gang."""
+    ranks: tuple[ProcessId, ...] = ()
+    """Processes of a gang that run beside their leader now."""
     tasks: dict[TaskId, Assigned] = field(default_factory=dict)
     batches: int = 0
     last_seen: float = 0.0
@@ -95,6 +110,10 @@ class Worker:
     def idle(self) -> bool:
         """Ready, with nothing to do."""
         return self.state == "ready" and not self.tasks
+
+    def ranks_on(self, node: str) -> int:
+        """How often what its kind reserves is reserved on a node."""
+        return self.places.count(node) if self.kind.ranks > 1 else int(self.node == node)
 
     def takes_more(self, now: float) -> bool:
         """Whether tiny tasks may queue behind what it has: few batches, and none that hangs on long."""
@@ -117,11 +136,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Start a worker process of a kind on a node."""
+    """Start a worker process of a kind on a node; of a gang, with the nodes of its ranks."""
 
     name: str
     kind: Kind
     node: str
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +208,18 @@ class Fleet:
         return list(self._waiting.pop(kind, ()))
 
     def fits_somewhere(self, task: Task) -> bool:
-        """Whether a living node could run the task if nothing else ran there."""
-        kind = Kind.of(task)
-        return any(
-            node.alive
-            and kind.cpu <= node.total.cpu + _ROUNDING
-            and kind.gpu <= node.total.gpu + _ROUNDING
-            and task.resources.memory_bytes <= node.total.memory_bytes
-            for node in self.nodes.values()
-        )
+        """Whether the living nodes could run the task if nothing else ran there."""
+        return self.ranks_that_fit(task) >= task.resources.ranks
+
+    def ranks_that_fit(self, task: Task) -> int:
+        """For how many of its ranks there is room if nothing else runs; a rank lies on one node."""
+        kind, memory = Kind.of(task), task.resources.memory_bytes
+        room = 0
+        for node in self.nodes.values():
+            if node.alive:
+                here = kind.room(node.total.cpu, node.total.gpu)
+                room += min(here, node.total.memory_bytes // memory) if memory else here
+        return room
 
     def plan(self) -> list[Action]:
         """Decide what to do now, and take it as done."""
@@ -291,15 +314,18 @@ class Fleet:
         hands = [worker for worker in self.workers.values() if worker.kind == kind]
         coming = sum(worker.state == "starting" for worker in hands)
         for _ in range(self._needed(queue, any(hand.takes_more(now) for hand in hands)) - coming):
-            node, evicted = self._room(kind)
-            if node is None:
+            places, evicted = self._room(kind)
+            if not places:
                 return
             for worker in evicted:
                 worker.state = "ending"
                 yield StopWorker(worker.name)
             name = f"{kind.name}-{secrets.token_hex(3)}"
-            self.workers[name] = Worker(name, kind, node, since=now, last_seen=now, last_used=now)
-            yield StartWorker(name, kind, node)
+            node, places = places[0], places if kind.ranks > 1 else ()
+            self.workers[name] = Worker(
+                name, kind, node, since=now, last_seen=now, last_used=now, places=places
+            )
+            yield StartWorker(name, kind, node, places)
 
     def _needed(self, queue: deque[Task], served: bool) -> int:
         """How many more workers the waiting tasks are worth."""
@@ -309,29 +335,63 @@ class Fleet:
         enough = math.floor(tiny / SPREAD_SECONDS)
         return max(long + enough, 0 if served else 1)
 
-    def _room(self, kind: Kind) -> tuple[str | None, list[Worker]]:
-        """A node for one more worker of a kind, and the idle workers that have to go for it."""
+    def _room(self, kind: Kind) -> tuple[tuple[str, ...], list[Worker]]:
+        """A node for each rank of one more worker of a kind, and the idle workers that have to go for it.
+
+        All ranks lie on one node where that is possible.
+        """
         best: tuple[str, list[Worker]] | None = None
         for node in self.nodes.values():
-            evicted = self._evictions(node, kind)
+            evicted = self._evictions(node, kind, kind.ranks, ())
             if evicted is not None and (best is None or len(evicted) < len(best[1])):
                 best = node.id, evicted
-        return best if best is not None else (None, [])
+        if best is not None:
+            return (best[0],) * kind.ranks, best[1]
+        return self._spread(kind) if kind.ranks > 1 else ((), [])
 
-    def _evictions(self, node: Node, kind: Kind) -> list[Worker] | None:
+    def _spread(self, kind: Kind) -> tuple[tuple[str, ...], list[Worker]]:
+        """The same over several nodes: those that hold most of the ranks first."""
+        places: tuple[str, ...] = ()
+        gone: list[Worker] = []
+        room = {node.id: self._largest_room(node, kind) for node in self.nodes.values()}
+        for node in sorted(self.nodes.values(), key=lambda node: -room[node.id]):
+            count = min(room[node.id], kind.ranks - len(places))
+            evicted = self._evictions(node, kind, count, gone) if count else None
+            if evicted is not None:
+                places += (node.id,) * count
+                gone += evicted
+        return (places, gone) if len(places) == kind.ranks else ((), [])
+
+    def _largest_room(self, node: Node, kind: Kind) -> int:
+        """For how many ranks a node has room when all idle workers of other kinds go."""
+        if not node.alive:
+            return 0
+        stay = [one for one in self._here(node) if not one.idle or one.kind == kind]
+        return kind.room(*self._free(node, stay))
+
+    def _here(self, node: Node) -> list[Worker]:
+        return [one for one in self.workers.values() if one.state != "ending" and one.ranks_on(node.id)]
+
+    def _free(self, node: Node, workers: Iterable[Worker]) -> tuple[float, float]:
+        """Cores and devices of a node beside what these workers reserve there."""
+        cpu, gpu = node.total.cpu, node.total.gpu
+        for worker in workers:
+            count = worker.ranks_on(node.id)
+            cpu, gpu = cpu - count * worker.kind.cpu, gpu - count * worker.kind.gpu
+        return cpu, gpu
+
+    def _evictions(self, node: Node, kind: Kind, count: int, gone: Collection[Worker]) -> list[Worker] | None:
+        """The idle workers that have to go, besides those that go already, for so many ranks on a node."""
         if not node.alive:
             return None
-        here = [
-            worker for worker in self.workers.values() if worker.node == node.id and worker.state != "ending"
-        ]
-        cpu = node.total.cpu - sum(worker.kind.cpu for worker in here)
-        gpu = node.total.gpu - sum(worker.kind.gpu for worker in here)
+        here = [worker for worker in self._here(node) if worker not in gone]
+        cpu, gpu = self._free(node, here)
         idle = sorted((one for one in here if one.idle and one.kind != kind), key=lambda one: one.last_used)
         evicted: list[Worker] = []
-        while cpu + _ROUNDING < kind.cpu or gpu + _ROUNDING < kind.gpu:
+        while kind.room(cpu, gpu) < count:
             if not idle:
                 return None
             evicted.append(idle.pop(0))
-            cpu += evicted[-1].kind.cpu
-            gpu += evicted[-1].kind.gpu
+            freed = evicted[-1].ranks_on(node.id)
+            cpu, gpu = cpu + freed * evicted[-1].kind.cpu, gpu + freed * evicted[-1].kind.gpu
         return evicted

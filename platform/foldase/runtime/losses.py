@@ -11,7 +11,7 @@ from typing import Any
 from foldase.runtime.context import now_text
 from foldase.runtime.fleet import Worker
 from foldase.runtime.machine import memory_free
-from foldase.runtime.processes import descendants, status_of
+from foldase.runtime.processes import ProcessId, descendants, status_of
 from foldase.runtime.workplace import Workplace
 from foldase.scheduler.executor import Failed, Task
 from foldase_workflows.contracts.failures import Cause
@@ -25,7 +25,7 @@ _RELEASE_SECONDS = 2.0
 _COMPLAINT_SECONDS = 60.0
 _TAIL_BYTES = 8 * 1024
 _DETAIL = re.compile(r"Worker exit detail:\s*(.*?)(?:\. |$)", re.DOTALL)
-_LOW_MEMORY = re.compile(r"low on memory|out of memory|OutOfMemory", re.IGNORECASE)
+LOW_MEMORY = re.compile(r"low on memory|out of memory|OutOfMemory", re.IGNORECASE)
 _LARGE_SHARE = 0.1
 
 
@@ -45,7 +45,8 @@ class MemoryGuard:
         """A worker that holds more than it may."""
         for worker in workers if self.limit is not None else ():
             if worker.process and worker.here and worker.tasks:
-                size = _memory_of(worker)
+                # What a step reserves is for each rank, and so is the limit.
+                size = max(_sizes_of(worker))
                 if self.limit is not None and size > self.limit:
                     worker.memory_bytes = size
                     return worker
@@ -73,7 +74,7 @@ class MemoryGuard:
 def cause_of(worker: Worker, error: str, *, kernel_killed: bool, node_memory: int) -> Cause:
     """Why a worker that ran a task is gone, from Ray's words and the kernel's counter."""
     large = node_memory > 0 and worker.memory_bytes > _LARGE_SHARE * node_memory
-    if _LOW_MEMORY.search(_first(error)) or (kernel_killed and large):
+    if LOW_MEMORY.search(_first(error)) or (kernel_killed and large):
         return Cause.OOM_HOST
     return Cause.WORKER_LOST
 
@@ -121,15 +122,23 @@ def last_words(workplace: Workplace, worker: str, task: Task) -> None:
 
 
 def _memory_of(worker: Worker) -> int:
+    return sum(_sizes_of(worker))
+
+
+def _sizes_of(worker: Worker) -> list[int]:
+    """What the worker holds with all that it started, and each rank of its gang that runs here."""
     assert worker.process is not None
-    tree = [worker.process, *descendants(worker.process.pid)]
-    found = (status_of(process.pid) for process in tree)
+    return [_size_of(root) for root in (worker.process, *worker.ranks)]
+
+
+def _size_of(root: ProcessId) -> int:
+    found = (status_of(process.pid) for process in (root, *descendants(root.pid)))
     return sum(status.memory_bytes for status in found if status is not None)
 
 
 def _reserved(worker: Worker) -> int:
     begun = [one.task for one in worker.tasks.values() if one.began_at is not None]
-    return max((task.resources.memory_bytes for task in begun), default=0)
+    return max((task.resources.total.memory_bytes for task in begun), default=0)
 
 
 def _tail(path: Path) -> str:

@@ -102,7 +102,7 @@ class RayExecutor:
                 if self.fleet.fits_somewhere(task):
                     self.fleet.add([task])
                 else:
-                    self._inbox.put([_unsatisfiable(task)])
+                    self._inbox.put([_unsatisfiable(task, self.fleet.ranks_that_fit(task))])
             self._act()
 
     def cancel(self, tasks: Iterable[TaskId], *, grace_seconds: float) -> None:
@@ -151,7 +151,7 @@ class RayExecutor:
                 return
             now = worker.last_seen = time.monotonic()
             worker.memory_bytes, worker.cpu_seconds = beat.memory_bytes, beat.cpu_seconds
-            worker.current = beat.current
+            worker.current, worker.ranks = beat.current, beat.ranks
             assigned = worker.tasks.get(beat.current) if beat.current else None
             if assigned is not None and assigned.began_at is None:
                 assigned.began_at = now - beat.elapsed_seconds
@@ -187,7 +187,7 @@ class RayExecutor:
             if isinstance(action, Send):
                 self._crew.send(action.worker, action.batch, action.tasks)
             elif isinstance(action, StartWorker):
-                self._crew.start(action.name, action.kind, action.node)
+                self._crew.start(action.name, action.kind, action.node, action.places)
             else:
                 self._crew.kill(action.name)
 
@@ -316,6 +316,9 @@ class RayExecutor:
             starting = worker is not None and worker.process is None
             left = list(worker.tasks.values()) if worker else []
         if worker is not None:
+            if worker.kind.ranks > 1:
+                # The next attempt uses the same checkpoints: no rank of this one may still write there.
+                self._crew.sweep(event.worker)
             self._settle(worker, left, _culprit(left, noted), event.error)
         self._crew.bury(event.worker)
         with self.lock:
@@ -386,7 +389,7 @@ class RayExecutor:
             return
         worker = Worker(
             name=config.name,
-            kind=Kind(config.family, config.cpu, config.gpu),
+            kind=Kind(config.family, config.cpu, config.gpu, config.ranks),
             node=event.hello.node,
             since=now,
             state="ready",
@@ -394,6 +397,7 @@ class RayExecutor:
             here=event.hello.here,
             last_seen=now,
             last_used=now,
+            places=config.places,
         )
         for held in event.held:
             began = None if held.running_seconds is None else now - held.running_seconds
@@ -447,12 +451,15 @@ def _ended(task: Task, cause: Cause, how: str | None = None) -> Failed:
     return Failed(task.run, task.step, task.fence, cause, error, exit=how)
 
 
-def _unsatisfiable(task: Task) -> Failed:
-    error = Unsatisfiable(
-        f"no living node offers {task.resources.cpu:g} cores, {task.resources.gpu:g} GPUs and "
-        f"{task.resources.memory_bytes:,} bytes of memory",
-        hint="lower `resources` of the step",
-    )
+def _unsatisfiable(task: Task, ranks: int) -> Failed:
+    wanted = task.resources
+    each = f"{wanted.cpu:g} cores, {wanted.gpu:g} GPUs and {wanted.memory_bytes:,} bytes of memory"
+    if ranks:
+        message = f"the living nodes have room for {ranks} of {wanted.ranks} ranks with {each} each"
+        hint = f"ask for at most {ranks} `ranks`, or for less for each"
+    else:
+        message, hint = f"no living node offers {each}", "lower `resources` of the step"
+    error = Unsatisfiable(message, hint=hint)
     return Failed(task.run, task.step, task.fence, Cause.BAD_INPUT, error.to_json())
 
 

@@ -14,6 +14,9 @@ CLUSTER_VARIABLE = "FOLDASE_CLUSTER"
 WORKER_VARIABLE = "FOLDASE_WORKER"
 """Environment variables that mark our processes and what they start, so that all of them can be found."""
 
+GANG_VARIABLE = "FOLDASE_GANG"
+"""Marks the ranks of a gang by the worker that leads it."""
+
 WORKER_MEMORY_VARIABLE = "FOLDASE_WORKER_MEMORY"
 
 LEASE_SECONDS = 30.0

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from foldase.runtime.attempt import Attempt
 from foldase.runtime.capture import Capture
 from foldase.runtime.failures import first_line
+from foldase.runtime.gang_life import GangUsage
+from foldase.runtime.gangs import GangMaker
 from foldase.runtime.processes import ProcessId, status_of, this_process
 from foldase.runtime.usage import ProcessMeter, limit_threads
 from foldase.runtime.workplace import Workplace
@@ -55,6 +57,8 @@ class Beat:
     current: TaskId | None = None
     elapsed_seconds: float = 0.0
     progress: Progressed | None = None
+    ranks: tuple[ProcessId, ...] = ()
+    """Of the gang that the worker leads, those on its machine; ``memory_bytes`` counts all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,7 @@ class Workbench:
         tidy: ends what a step left running.
         epoch: names the scheduler that this worker obeys, until another adopts it.
         heartbeat_seconds: the longest silence.
+        gangs: runs steps of several processes.
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class Workbench:
         tidy: Callable[[], object],
         epoch: str,
         heartbeat_seconds: float = 2.0,
+        gangs: GangMaker | None = None,
     ) -> None:
         self.name = name
         self.process = this_process()
@@ -145,6 +151,7 @@ class Workbench:
         self._note = Note(note_path(workplace.home, name))
         self._capture = capture
         self._tidy = tidy
+        self._gangs = gangs
         self._meter = ProcessMeter()
         self._threads = [
             threading.Thread(target=self._deliver, name="foldase-deliver", daemon=True),
@@ -175,7 +182,7 @@ class Workbench:
             entry = self._entries.get(task_id(task))
             if entry is None:
                 return
-            attempt = entry.attempt = Attempt(task, self._workplace, self._registry)
+            attempt = entry.attempt = Attempt(task, self._workplace, self._registry, self._gangs)
             attempt.step.note_plan = partial(self._note.write_plan, task_id(task))
             if entry.cancel is not None:
                 attempt.cancel.set(entry.cancel)
@@ -305,14 +312,16 @@ class Workbench:
 
     def _beat(self, current: _Entry | None, progress: Progressed | None) -> Beat:
         status = status_of(self.process.pid)
+        gang = current.attempt.usage if current and current.attempt else GangUsage()
         return Beat(
             worker=self.name,
             process=self.process,
-            memory_bytes=status.memory_bytes if status else 0,
+            memory_bytes=(status.memory_bytes if status else 0) + gang.memory_bytes,
             cpu_seconds=status.cpu_seconds if status else 0.0,
             current=task_id(current.task) if current else None,
             elapsed_seconds=time.monotonic() - current.began if current else 0.0,
             progress=progress,
+            ranks=gang.processes,
         )
 
 

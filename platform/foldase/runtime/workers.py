@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,10 @@ import ray
 from ray.exceptions import RayActorError
 
 from foldase.runtime.capture import ProcessCapture
+from foldase.runtime.context import RunningStep
+from foldase.runtime.gang_life import GangLimits, GangUsage
+from foldase.runtime.gang_worker import RayHosts
+from foldase.runtime.gangs import Gang
 from foldase.runtime.processes import (
     ProcessId,
     become_subreaper,
@@ -50,6 +54,13 @@ class WorkerConfig:
     gpu: float
     epoch: str
     settings: RuntimeSettings
+    places: tuple[str, ...] = ()
+    """The node of each rank, where the worker leads a gang."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that do the work."""
+        return max(1, len(self.places))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +141,7 @@ class WorkerActor:
             tidy=end_children,
             epoch=config.epoch,
             heartbeat_seconds=config.settings.heartbeat_seconds,
+            gangs=self._lead,
         )
         identity = f"{socket.gethostname()}\n{this_process().mark}"
         identity_path(config.settings.home, config.name).write_text(identity, encoding="utf-8")
@@ -166,6 +178,16 @@ class WorkerActor:
     def work(self, epoch: str, batch: int, tasks: Sequence[Task]) -> None:
         """Run tasks; their reports go to the scheduler's actor, not back to the caller."""
         self._bench.perform(epoch, batch, tasks)
+
+    def _lead(self, step: RunningStep, usage: GangUsage, function: str, arguments: Mapping[str, Any]) -> Any:
+        config = self._config
+        hosts = RayHosts(config.name, config.cpu, config.gpu, config.places)
+        limits = GangLimits(
+            start_seconds=config.settings.start_seconds,
+            silence_seconds=config.settings.lease_seconds,
+            heartbeat_seconds=config.settings.heartbeat_seconds,
+        )
+        return Gang(step, hosts, limits, usage).run(function, arguments)
 
     def _hello(self) -> Hello:
         return Hello(self._config, this_process(), self._node, socket.gethostname())

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from foldase.scheduler.attempts import Attempts
 from foldase.scheduler.cache import CacheDesk
-from foldase.scheduler.capacity import Capacity, ReadyQueue, shortfall
+from foldase.scheduler.capacity import Capacity, ReadyQueue, ranks_that_fit, shortfall
 from foldase.scheduler.corrections import Corrections
 from foldase.scheduler.executor import Executor, Report, Task
 from foldase.scheduler.flow import Flow, error_json
@@ -259,7 +259,7 @@ class Scheduler:
         assert step.inputs is not None
         self._flow.journal.step(step)
         try:
-            step.resources = _resources(step, hardware)
+            step.resources = _resources(step, hardware, self._executor.total())
             estimate = step.plan.estimate(step.inputs, hardware)
         except FoldaseError as fault:
             self._flow.fail(step, Cause.BAD_INPUT, error_json(fault))
@@ -306,13 +306,19 @@ class Scheduler:
             self._flow.journal.step(step)
 
 
-def _resources(step: Step, hardware: Hardware) -> Resources:
-    """What an attempt reserves: what the document asks for, or what running out of memory made of it."""
+def _resources(step: Step, hardware: Hardware, cluster: Resources) -> Resources:
+    """What an attempt reserves: what the document asks for, or what running out of memory made of it.
+
+    A gang that has run before goes on with fewer ranks where a node is gone since.
+    """
     assert step.inputs is not None
     wanted = step.plan.resources(step.inputs, hardware)
     changed = step.changes or {}
-    return replace(
+    wanted = replace(
         wanted,
         cpu=changed.get("cpu", wanted.cpu),
         memory_bytes=changed.get("memory_bytes", wanted.memory_bytes),
     )
+    if wanted.ranks > 1 and step.attempt > 0 and (room := ranks_that_fit(wanted, cluster)) >= 1:
+        return replace(wanted, ranks=min(wanted.ranks, room))
+    return wanted
