@@ -4,6 +4,7 @@
 // The loops are compiled once for each level of instructions, in a namespace of its own; nothing of the
 // standard library is compiled for more than the plainest, since the linker keeps one copy of it for all.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -33,8 +34,7 @@ namespace foldase {
 namespace {
 
 constexpr int kSumLanes = 16;
-constexpr int64_t kElementsAtOnce = 4096;          // a thread's part is a multiple of it
-constexpr int64_t kElementsWorthAThread = 1 << 16;  // below, starting a thread takes longer than the work
+constexpr int64_t kElementsAtOnce = 1 << 16;  // that a thread takes; for fewer, starting one takes longer
 
 namespace plain {
 #include "adam/lanes_plain.h"
@@ -86,21 +86,21 @@ Loops loops_of(int32_t level) {
   return {plain::step_elements, plain::square_sum};
 }
 
-// Call `work(first, last)` on even parts of `count` units in up to `threads` threads, this one among them.
-// A thread that the system refuses to start is done without.
+// Call `work(unit)` for each of `count` units in up to `threads` threads, this one among them. Who is free takes
+// the next unit, so that a thread that starts late, or is not let run, holds nobody up; one that the system refuses
+// to start is done without.
 template <typename Work>
 void in_threads(int64_t count, int64_t threads, const Work& work) {
-  const int64_t parts = std::max<int64_t>(1, std::min(threads, count));
-  const auto begin = [=](int64_t part) { return count / parts * part + std::min(part, count % parts); };
+  std::atomic<int64_t> next{0};
+  const auto run = [&] {
+    for (int64_t unit = next++; unit < count; unit = next++) work(unit);
+  };
   std::vector<std::thread> started;
-  int64_t part = 1;
   try {
-    started.reserve(parts - 1);
-    for (; part < parts; ++part) started.emplace_back(work, begin(part), begin(part + 1));
+    for (int64_t more = std::min(threads, count) - 1; more > 0; --more) started.emplace_back(run);
   } catch (const std::exception&) {
-    work(begin(part), count);
   }
-  work(0, begin(1));
+  run();
   for (std::thread& thread : started) thread.join();
 }
 
@@ -126,10 +126,9 @@ extern "C" int foldase_adam_step(const foldase::AdamStep* given) {
   if (loops.step == nullptr) return kNoSuchInstructions;
   const AdamStep step = *given;
   const int64_t units = (step.count + kElementsAtOnce - 1) / kElementsAtOnce;
-  const int64_t threads = std::min<int64_t>(step.threads, step.count / kElementsWorthAThread);
-  in_threads(units, threads, [&step, loops](int64_t first, int64_t last) {
-    const int64_t end = std::min(step.count, last * kElementsAtOnce);
-    plain::step_elements(step, loops.step(step, first * kElementsAtOnce, end), end);
+  in_threads(units, step.threads, [&step, loops](int64_t unit) {
+    const int64_t end = std::min(step.count, (unit + 1) * kElementsAtOnce);
+    plain::step_elements(step, loops.step(step, unit * kElementsAtOnce, end), end);
   });
   return kDone;
 }
@@ -142,10 +141,8 @@ extern "C" int foldase_adam_square_sum(
   const Loops loops = loops_of(level);
   if (loops.square_sum == nullptr) return kNoSuchInstructions;
   const int64_t blocks = (count + block - 1) / block;
-  const int64_t worth = std::min<int64_t>(threads, count / kElementsWorthAThread);
-  in_threads(blocks, worth, [=](int64_t first, int64_t last) {
-    for (int64_t at = first; at < last; ++at)
-      sums[at] = loops.square_sum(values, dtype, at * block, std::min(count, (at + 1) * block));
+  in_threads(blocks, threads, [=](int64_t at) {
+    sums[at] = loops.square_sum(values, dtype, at * block, std::min(count, (at + 1) * block));
   });
   return kDone;
 }

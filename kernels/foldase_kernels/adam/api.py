@@ -39,7 +39,7 @@ def adamw_(
     even; what is not a number stays so, also in the moments and the weights it meets. ``cpp`` reads and
     writes every element once, 28 bytes a parameter with both bfloat16 vectors and without an average, on as
     many threads as ``torch.get_num_threads()``; neither their number nor the processor's vector instructions
-    change a bit of its results. ``torch`` takes 8 MiB of scratch on a CPU and 64 MiB elsewhere.
+    change a bit of its results. ``torch`` takes up to 32 MiB of scratch on a CPU and 64 MiB elsewhere.
 
     Args:
         weights: ``[n]``, float32, contiguous like all others; any n, any alignment of whole elements.

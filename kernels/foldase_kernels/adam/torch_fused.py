@@ -13,19 +13,24 @@ from torch.optim.adamw import adamw
 
 from foldase_kernels.adam.problem import Backend, Problem
 
-ELEMENTS_AT_ONCE = {"cpu": 2**21}
+ELEMENTS_AT_ONCE = {"cpu": 2**23}
 ELEMENTS_AT_ONCE_ELSEWHERE = 2**24
-"""Elements between two casts: 8 MiB of scratch on a processor, 64 MiB where starting a kernel costs more."""
+"""Elements between two casts: 32 MiB of scratch on a processor, 64 MiB where starting a kernel costs more."""
 
 
 @torch.no_grad()
 def _step(problem: Problem) -> None:
     known = problem.constants
     steps = torch.tensor(float(known.step - 1), device=problem.weights.device)
+    scratch: torch.Tensor | None = None
     for part in _parts(problem):
-        gradient = part.gradient.to(part.weights.dtype)
+        gradient = part.gradient
+        if _needs_scratch(problem):
+            # The first part is the largest; memory that is new each time would have to be cleared each time.
+            scratch = torch.empty_like(part.weights) if scratch is None else scratch
+            gradient = scratch[: part.gradient.numel()].copy_(part.gradient)
         if known.scale != 1.0:
-            gradient = gradient * known.scale
+            gradient.mul_(known.scale)
         adamw(
             [part.weights],
             [gradient],
@@ -48,11 +53,14 @@ def _step(problem: Problem) -> None:
             part.out.copy_(part.weights)
 
 
+def _needs_scratch(problem: Problem) -> bool:
+    return problem.gradient.dtype != problem.weights.dtype or problem.constants.scale != 1.0
+
+
 def _parts(problem: Problem) -> Iterator[Problem]:
     count = problem.weights.numel()
-    plain = problem.gradient.dtype == problem.weights.dtype and problem.constants.scale == 1.0
     at_once = ELEMENTS_AT_ONCE.get(problem.weights.device.type, ELEMENTS_AT_ONCE_ELSEWHERE)
-    if count <= at_once or (plain and problem.average is None and problem.out is None):
+    if count <= at_once or not _needs_scratch(problem):
         if count:
             yield problem
         return
