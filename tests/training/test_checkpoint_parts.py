@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.distributed import checkpoint as dcp
 
 from foldase_models.errors import ModelError
+from foldase_models.training import CheckpointStore
 from foldase_models.training.checkpoints import read_commit
 from foldase_models.training.checkpoints.commits import new_data_name
 from foldase_models.training.checkpoints.planners import ShardLoadPlanner, ShardSavePlanner
@@ -57,6 +58,17 @@ def save_on_ranks(folder, step, states):
         writer.write_data(plan, planner).value() for plan, planner in zip(plans, planners, strict=True)
     ]
     writer.finish(metadata, results)
+
+
+def test_torch_itself_saves_with_our_plans_and_files(tmp_path):
+    state = {"weights/a": whole(torch.arange(12.0).view(3, 4)), "buffers/b": whole(torch.tensor(7))}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        writer = SafetensorsWriter(tmp_path, 4, new_data_name(4), {"step": 4})
+        dcp.save(state, storage_writer=writer, planner=ShardSavePlanner(), no_dist=True)
+    found = {"weights/a": whole(torch.zeros(3, 4)), "buffers/b": whole(torch.tensor(0))}
+    assert CheckpointStore(tmp_path).load_latest(found).values == {"step": 4}
+    assert all(torch.equal(found[key].read(), state[key].read()) for key in state)
 
 
 def dcp_load(state, reader, planner=None):

@@ -7,11 +7,15 @@ import time
 
 import pytest
 import torch
+from torch.distributed import checkpoint as dcp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from training_ranks import SAME_WORKER, Gang, rank_outcomes, run_ranks
 
 from foldase_models.errors import ModelError
 from foldase_models.training import CheckpointStore
 from foldase_models.training.checkpoints import files, read_commit
+from foldase_models.training.checkpoints.storage import SafetensorsReader
 from foldase_models.training.collectives import Collectives
 from foldase_models.training.ranks import Ranks
 from foldase_models.training.shards import part, whole
@@ -79,6 +83,24 @@ def test_what_two_ranks_saved_loads_on_one_and_on_two(tmp_path, wait):
     assert_whole(alone)
 
 
+def load_as_dtensors(ranks, folder):
+    mesh = init_device_mesh("cpu", (ranks.size,))
+    state = {
+        "weights/a": distribute_tensor(torch.zeros(NUMEL), mesh, [Shard(0)]),
+        "buffers/b": distribute_tensor(torch.zeros(2), mesh, [Replicate()]),
+    }
+    dcp.load(state, storage_reader=SafetensorsReader(folder, read_commit(folder, 5)))
+    return {key: tensor.full_tensor() for key, tensor in state.items()}
+
+
+def test_torch_itself_loads_a_checkpoint_into_dtensors(tmp_path):
+    with Gang(2) as two:
+        two.run(save_steps, tmp_path, (5,), True)
+        for loaded in two.run(load_as_dtensors, tmp_path):
+            assert torch.equal(loaded["weights/a"], torch.arange(NUMEL).float())
+            assert torch.equal(loaded["buffers/b"], torch.tensor([5.0, 6.0]))
+
+
 def save_with_a_full_disk(ranks, folder, failing, wait):
     store = store_of(ranks, folder)
     store.save(5, own_state(ranks), {})
@@ -126,6 +148,46 @@ def test_a_rank_that_is_killed_while_it_writes_is_named_after_the_deadline(tmp_p
     assert first.error.code == "checkpoint_failed"
     assert "rank 1 wrote nothing for" in first.error.message
     assert load_own(Ranks(), tmp_path)[0] == 5
+
+
+def save_and_be_killed_at(ranks, folder, killed, at):
+    """The process ends at its n-th write, flush or rename of the second save."""
+    store = store_of(ranks, folder)
+    store.save(5, own_state(ranks), {})
+    if ranks.rank == killed:
+        left = iter(range(at))
+
+        def ending(original):
+            def call(*arguments, **options):
+                if next(left, None) is None:
+                    os._exit(9)
+                return original(*arguments, **options)
+
+            return call
+
+        for name in ("write", "fsync", "replace", "unlink", "rmdir"):
+            setattr(os, name, ending(getattr(os, name)))
+    store.save(10, own_state(ranks), {}, wait=False)
+    store.finish()
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_rank_that_is_killed_at_any_write_leaves_a_whole_checkpoint(tmp_path, killed):
+    ends = []
+    for at in range(100):
+        folder = tmp_path / str(at)
+        outcomes = rank_outcomes(save_and_be_killed_at, 2, folder, killed, at, deadline=1.0)
+        step, notes, own = load_own(Ranks(), folder)
+        assert notes == ()
+        assert torch.equal(own["weights/a"], torch.arange(NUMEL).float())
+        assert len(list(folder.iterdir())) == 2 * len(CheckpointStore(folder).steps())
+        ends.append(step)
+        if outcomes[killed].exit_code is None:
+            break
+    assert ends.count(5) >= 3
+    assert ends[-1] == 10
+    assert ends == sorted(ends)
 
 
 def save_slowly(ranks, folder):

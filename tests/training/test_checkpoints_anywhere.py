@@ -52,7 +52,7 @@ def trainer_of(ranks, stage, folder):
         micro_batches=6,
         stage=stage,
         schedule=ScheduleConfig(warmup_steps=8),
-        checkpoint=CheckpointConfig(seconds=1e9),
+        checkpoint=CheckpointConfig(seconds=0.0),
     )
 
     def batch_of(number):
@@ -62,11 +62,11 @@ def trainer_of(ranks, stage, folder):
     def loss(batch, step):
         return nn.functional.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten()), {}
 
-    return Trainer(model, loss, batch_of, config, CheckpointStore(folder), ranks)
+    return Trainer(model, loss, batch_of, config, CheckpointStore(folder, kept=1), ranks)
 
 
 def losses_of(ranks, stage, folder, stop_after=None):
-    """Losses of the steps that this process takes, and where it began."""
+    """Losses of the steps that this process takes, and where it began; each is saved in the background."""
     trainer = trainer_of(ranks, stage, folder)
     losses = []
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan
 
 from foldase_models.errors import ModelError
+from foldase_models.training.checkpoints import files
 from foldase_models.training.checkpoints.commits import StoredFile, read_commit, remove_data, remove_old
 from foldase_models.training.checkpoints.notices import Notices
 from foldase_models.training.checkpoints.planners import ShardSavePlanner
@@ -23,7 +25,7 @@ from foldase_models.training.ledger import Ledger, Tier
 from foldase_models.training.shards import FlatShard
 
 OWNER = "checkpoint"
-"""Of what is staged, in the ledger."""
+"""Of copies and blocks, in the ledger."""
 _NO_ROOM = frozenset({"out_of_memory", "memory_cap"})
 
 
@@ -56,10 +58,12 @@ class Saving:
         values: Mapping[str, Any],
         agreed: Agreed,
         collectives: Collectives,
+        ledger: Ledger,
         kept: int,
     ) -> None:
         self.step, self._root, self._folder, self._kept = step, root, folder, kept
-        self._agreed, self._ranks = agreed, collectives.ranks
+        self._agreed, self._ranks, self._clock = agreed, collectives.ranks, collectives.clock
+        self._ledger = ledger
         self._notices = Notices(collectives, folder)
         self._writer = SafetensorsWriter(root, step, folder, values, self._notices.told)
         own = set(agreed.keys_of(self._ranks.rank))
@@ -70,11 +74,12 @@ class Saving:
 
     @property
     def bytes(self) -> int:
-        """Of what this rank writes."""
-        return sum(shard.length * shard.dtype.itemsize for shard in self._state.values())
+        """That a copy of what this rank writes takes, and the block through which it goes to the disk."""
+        return files.BLOCK + sum(shard.length * shard.dtype.itemsize for shard in self._state.values())
 
-    def stage(self, ledger: Ledger) -> bool:
+    def stage(self) -> bool:
         """Copy what this rank writes to main memory, so that the training may go on; False for no room."""
+        ledger = self._ledger
         tier: Tier = "pinned" if ledger.device.type == "cuda" else "host"
         staged: dict[str, FlatShard] = {}
         try:
@@ -98,7 +103,8 @@ class Saving:
         plan = planner.finish_plan(self._agreed.plans[self._ranks.rank])
         try:
             self._writer.set_up_storage_writer(self._ranks.first)
-            result = self._writer.write_data(plan, planner).value()[:1]
+            with self._clock.busy("disk"), self._block():
+                result = self._writer.write_data(plan, planner).value()[:1]
             file = None if not result else result[0].storage_data.file.to_json()
         except BaseException as error:
             if not self._ranks.first and isinstance(error, FileNotFoundError):
@@ -161,6 +167,15 @@ class Saving:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """Count the memory through which a file is written."""
+        self._ledger.add("host", OWNER, files.BLOCK)
+        try:
+            yield
+        finally:
+            self._ledger.add("host", OWNER, -files.BLOCK)
 
     def _told(self, rank: int, error: str) -> str:
         return f"rank {rank} could not write its part of the checkpoint of step {self.step}: {error}"

@@ -116,7 +116,7 @@ class CheckpointStore:
                 saving.settle()
                 return
             size = saving.bytes
-            if self._has_room(size) and saving.stage(self._ledger):
+            if self._has_room(size) and saving.stage():
                 self._staged_bytes = max(self._staged_bytes, size)
             else:
                 saving.write()
@@ -201,9 +201,8 @@ class CheckpointStore:
         if any(other["plan"] is not None for other in known):
             self._agreed = (form, self._planned(planner, [other["plan"] for other in known]))
         assert self._agreed is not None
-        return Saving(
-            self.folder, step, known[0]["folder"], state, fixed, self._agreed[1], self._collectives, self.kept
-        )
+        shared = (self._collectives, self._ledger, self.kept)
+        return Saving(self.folder, step, known[0]["folder"], state, fixed, self._agreed[1], *shared)
 
     def _planned(self, planner: Any, plans: list[SavePlan | None]) -> Agreed:
         from foldase_models.training.checkpoints.saving import Agreed
