@@ -177,7 +177,7 @@ def test_a_rank_that_is_killed_at_any_write_leaves_a_whole_checkpoint(tmp_path, 
     ends = []
     for at in range(100):
         folder = tmp_path / str(at)
-        outcomes = rank_outcomes(save_and_be_killed_at, 2, folder, killed, at, deadline=1.0)
+        outcomes = rank_outcomes(save_and_be_killed_at, 2, folder, killed, at, deadline=SHORT_SECONDS)
         step, notes, own = load_own(Ranks(), folder)
         assert notes == ()
         assert torch.equal(own["weights/a"], torch.arange(NUMEL).float())

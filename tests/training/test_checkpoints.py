@@ -192,9 +192,11 @@ def test_a_save_in_the_background_has_the_state_of_its_step(tmp_path, monkeypatc
     values.fill_(7.0)
     curve.append(2.0)
     assert store.steps() == []
+    assert store.under_way
     assert ledger.held("host") == {"checkpoint": 16 + files.BLOCK}
     go_on.set()
     store.finish()
+    assert not store.under_way
     assert store.steps() == [5]
     assert ledger.held() == {}
     state, values = filled_state(0)

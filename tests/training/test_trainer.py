@@ -20,6 +20,7 @@ from foldase_models.training import (
     Trainer,
     TrainingConfig,
 )
+from foldase_models.training import trainer as trainer_module
 from foldase_models.training.config import average_decay, learning_rate
 
 PART_TOLERANCE = 1e-5
@@ -216,3 +217,38 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     with pytest.raises(ModelError) as caught:
         trainer_of(other, steps=40, store=CheckpointStore(tmp_path)).run()
     assert caught.value.code == "bad_checkpoint"
+
+
+class Hours:
+    """A clock that only goes on when it is told to."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+class SlowStore(CheckpointStore):
+    """Takes two hours for a save, and remembers them."""
+
+    hours: Hours
+
+    def save(self, step, state, values, *, wait=True):
+        self.hours.now += 2.0
+        super().save(step, state, values, wait=True)
+
+
+def test_saving_takes_no_more_than_about_a_tenth_of_the_time(tmp_path, monkeypatch):
+    """However often checkpoints are asked for, here always; and the last one is not written twice."""
+    store = SlowStore(tmp_path, kept=99)
+    store.hours = Hours()
+    monkeypatch.setattr(trainer_module, "time", store.hours)
+    trainer = trainer_of(Problem(), steps=55, store=store)
+
+    def an_hour_a_step(report):
+        store.hours.now += 1.0
+
+    trainer.run(an_hour_a_step)
+    assert store.steps() == [55, 37, 19, 1]
+    assert store.hours.now == 55 + 4 * 2

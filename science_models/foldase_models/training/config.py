@@ -121,7 +121,8 @@ class CheckpointConfig:
     """When checkpoints are written, and how many are kept.
 
     Attributes:
-        seconds: wall time between two of them.
+        seconds: wall time between two of them, at least: they never take up more than about a tenth of the
+            time, and none begins while one is being written.
         kept: how many remain; two, so that a damaged one costs only a little work.
     """
 

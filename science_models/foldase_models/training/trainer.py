@@ -32,6 +32,8 @@ from foldase_models.training.surroundings import Surroundings, Update
 
 CURVE_POINTS = 200
 """Points of the loss curve that a run keeps."""
+_SAVING_PAUSE = 9.0
+"""Times as long as the training stood still for a checkpoint, it goes on before the next."""
 _SEEDS = 2**63
 
 BatchT = TypeVar("BatchT")
@@ -150,6 +152,7 @@ class Trainer(Generic[BatchT]):
         self.step = 0
         self.skipped_steps = 0
         self._bad_in_a_row = 0
+        self._saved_step, self._saved_at, self._held_up = -1, 0.0, 0.0
         self._losses: list[float] = []
         self._value_names: list[str] | None = None
         self.curve: dict[str, list[float]] = {"step": [], "loss": []}
@@ -181,7 +184,7 @@ class Trainer(Generic[BatchT]):
     def _run(
         self, on_step: Callable[[StepReport], None] | None, stop: Callable[[], bool] | None
     ) -> TrainingSummary:
-        started = saved = time.monotonic()
+        started = self._saved_at = time.monotonic()
         devices = [] if self.ranks.device.type == "cpu" else [self.ranks.device]
         counted = nullcontext() if self.ledger.cap is None else CountedMemory(self.ledger)
         with torch.random.fork_rng(devices=devices), counted:
@@ -198,9 +201,8 @@ class Trainer(Generic[BatchT]):
                 except BaseException:
                     self._save(wait=True)
                     raise
-                if self._due(saved):
+                if self._due():
                     self._save(wait=False)
-                    saved = time.monotonic()
             if self.step > first:
                 self._save(wait=True)
         self.engine.flush()
@@ -334,11 +336,17 @@ class Trainer(Generic[BatchT]):
                 hint="lower the learning rate",
             )
 
-    def _due(self, saved: float) -> bool:
-        """Whether it is time for a checkpoint; rank 0's clock decides for all."""
+    def _due(self) -> bool:
+        """Whether it is time for a checkpoint; rank 0's clock decides for all.
+
+        Not while one is still being written, and not so soon that more than a tenth of the time would go by
+        in waiting for them.
+        """
         if self.checkpoints is None:
             return False
-        due = torch.tensor([float(time.monotonic() - saved >= self.config.checkpoint.seconds)])
+        pause = max(self.config.checkpoint.seconds, _SAVING_PAUSE * self._held_up)
+        time_for_one = time.monotonic() - self._saved_at >= pause and not self.checkpoints.under_way
+        due = torch.tensor([float(time_for_one)])
         self.collectives.broadcast("whether a checkpoint is due", due).wait()
         return bool(due.item())
 
@@ -346,6 +354,10 @@ class Trainer(Generic[BatchT]):
         """Write a checkpoint; unless ``wait`` says so, what of it goes on beside the training may go on."""
         if self.checkpoints is None:
             return
+        if self._saved_step == self.step:
+            self.checkpoints.finish()
+            return
+        began = time.monotonic()
         self.engine.flush()
         values: dict[str, Any] = {
             "training": self.config.result_fields(),
@@ -355,6 +367,8 @@ class Trainer(Generic[BatchT]):
             "curve": self.curve,
         }
         self.checkpoints.save(self.step, self.engine.state(), values, wait=wait)
+        self._saved_step, self._saved_at = self.step, time.monotonic()
+        self._held_up = self._saved_at - began
 
     def _resume(self) -> None:
         found = None if self.checkpoints is None else self.checkpoints.load_latest(self.engine.state())

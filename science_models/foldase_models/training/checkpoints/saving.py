@@ -158,6 +158,11 @@ class Saving:
         self._thread = threading.Thread(target=work, name=f"checkpoint {self.step}", daemon=True)
         self._thread.start()
 
+    @property
+    def going_on(self) -> bool:
+        """Whether :meth:`wait` would have to wait."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self, *, hurry: bool = False) -> None:
         """Return when it is over; what went wrong meanwhile is raised here."""
         if hurry:

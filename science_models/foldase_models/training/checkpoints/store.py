@@ -123,6 +123,11 @@ class CheckpointStore:
         self._saving = saving
         saving.go_on()
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the last save still goes on, so that the next one would have to wait for it."""
+        return self._saving is not None and self._saving.going_on
+
     def finish(self) -> None:
         """Wait until the save under way counts.
 
