@@ -44,7 +44,7 @@ class FlatEngine(Engine):
             self.config.limits.bucket_bytes,
             dtype=parameter_dtype(self.config.precision),
         )
-        self._gathers: list[Pending] = []
+        self._gathers: dict[int, Pending] = {}
         self._adopt_fixed()
         self._weights: list[torch.Tensor] = []
         own = (self._move_in(bucket) for bucket in self.buckets)
@@ -170,6 +170,8 @@ class FlatEngine(Engine):
 
     @torch.no_grad()
     def _publish(self, index: int, weights: torch.Tensor) -> None:
+        if index in self._gathers:
+            self._gathers.pop(index).wait()  # of the step before, where steps are delayed
         bucket = self.buckets[index]
         own = self._weights[index][bucket.slice_of(self.rank)]
         if weights.data_ptr() != own.data_ptr():
@@ -181,12 +183,11 @@ class FlatEngine(Engine):
             whole = self._weights[bucket.index]
             own = whole[bucket.slice_of(self.rank)]
             name = f"weights of bucket {bucket.index}"
-            self._gathers.append(self.around.collectives.all_gather(name, whole, own))
+            self._gathers[bucket.index] = self.around.collectives.all_gather(name, whole, own)
 
     def _await_weights(self) -> None:
-        gathers, self._gathers = self._gathers, []
-        for gather in gathers:
-            gather.wait()
+        while self._gathers:
+            self._gathers.pop(next(iter(self._gathers))).wait()
 
 
 @torch.no_grad()
