@@ -18,7 +18,6 @@ pytestmark = pytest.mark.ray
 
 CANCEL_SECONDS = 10.0
 SLOW_MACHINE = 3.0
-FOUR = ", resources: {ranks: 4, cpu: 0.5, memory: 64MiB}"
 TWO = ", resources: {ranks: 2, cpu: 0.5}"
 
 
@@ -49,29 +48,35 @@ def ranks_at_work(platform: LivePlatform, run: str, count: int, attempt: int = 1
     return rank_functions.pids_noted(checkpoints)
 
 
-def test_a_killed_rank_of_four_costs_only_what_came_after_the_checkpoint(live_platform: LivePlatform) -> None:
-    run = live_platform.submit(gang("count", {"to": 30, "seconds": 0.1, "label": "killed"}, FOUR))
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.verify)])
+def test_a_killed_rank_costs_only_what_came_after_the_checkpoint(
+    live_platform: LivePlatform, size: int
+) -> None:
+    resources = f", resources: {{ranks: {size}, cpu: 0.5, memory: 64MiB}}"
+    arguments = {"to": 20, "seconds": 0.1, "label": f"one of {size} is killed"}
+    run = live_platform.submit(gang("count", arguments, resources))
     checkpoints = checkpoints_of(live_platform, run)
     state = checkpoints / "state.json"
     live_platform.wait(lambda: state.exists() and json.loads(state.read_text())["number"] >= 3, 90, what="3")
     by_rank = {int(line.split()[1]): int(line.split()[0]) for line in rank_functions.notes(checkpoints)}
-    assert sorted(by_rank) == [0, 1, 2, 3]
-    os.kill(by_rank[2], signal.SIGKILL)
+    assert sorted(by_rank) == list(range(size))
+    os.kill(by_rank[size - 1], signal.SIGKILL)
     finished = live_platform.finish(run, seconds=120)
     assert finished.summary.state == "succeeded"
     detail = live_platform.step(run, "s")
     assert [one.state for one in detail.attempts] == ["succeeded"]
     assert detail.outputs is not None
     result = detail.outputs["result"]
-    assert result["counted"] == 30
-    assert 3 <= result["began_at"] < 30
-    assert result["sizes"] == [4] * 30
+    assert result["counted"] == 20
+    assert 3 <= result["began_at"] < 20
+    assert result["sizes"] == [size] * 20
     lines = live_platform.log(run, "s")
-    assert any(line.startswith("rank 2 is lost: ") for line in lines), lines
+    assert any(line.startswith(f"rank {size - 1} is lost: ") for line in lines), lines
     assert set(by_rank.values()) & set(processes_called("")) == set()
     assert detail.attempts[0].peak_memory_bytes
 
 
+@pytest.mark.verify
 def test_when_the_leader_dies_no_rank_is_left_and_the_next_attempt_goes_on(
     live_platform: LivePlatform,
 ) -> None:
