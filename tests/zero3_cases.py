@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from foldase_models.training import OptimizerConfig, ScheduleConfig, Trainer, TrainingConfig
 from foldase_models.training.config import average_decay, learning_rate
+from foldase_models.training.ledger import TIERS
 from foldase_models.training.ranks import Ranks
+from foldase_models.training.surroundings import Update
+from foldase_models.training.trainer import StepReport
+from foldase_models.training.zero.units import as_unit
 
 LETTERS = 24
 
 
 class Block(nn.Module):
-    """Two linears around a rectifier, with a norm and a residual."""
+    """Two linears around a rectifier, with a norm and a residual; they may be computed anew."""
 
-    def __init__(self, width: int, inner: int) -> None:
+    def __init__(self, width: int, inner: int, *, anew: bool = False) -> None:
         super().__init__()
+        self.anew = anew
         self.norm = nn.LayerNorm(width)
         self.wide = nn.Linear(width, inner)
         self.narrow = nn.Linear(inner, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.narrow(self.wide(self.norm(x)).relu())
+        if self.anew:
+            found: torch.Tensor = x + checkpoint(self.change, x, use_reentrant=False)
+            return found
+        return x + self.change(x)
+
+    def change(self, x: torch.Tensor) -> torch.Tensor:
+        """What is added."""
+        found: torch.Tensor = self.narrow(self.wide(self.norm(x)).relu())
+        return found
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,10 @@ class Shape:
     unused: bool = False
     loops: int = 1
     """Most passes through the blocks; the step says how many."""
+    anew: Literal["", "inside", "around"] = ""
+    """Whether a part of each block, or all of it, is computed anew in the backward pass."""
+    own_wide: bool = False
+    """Whether the first linear of each block is a unit of its own."""
     empty: bool = False
     scalar: bool = False
 
@@ -53,7 +71,11 @@ class Letters(nn.Module):
         torch.manual_seed(3)
         self.shape = shape
         self.embed = nn.Embedding(LETTERS, shape.width)
-        self.blocks = nn.ModuleList(Block(shape.width, shape.inner) for _ in range(shape.blocks))
+        anew = shape.anew == "inside"
+        self.blocks = nn.ModuleList(Block(shape.width, shape.inner, anew=anew) for _ in range(shape.blocks))
+        if shape.own_wide:
+            for block in self.blocks:
+                as_unit(block.wide)
         self.head = nn.Linear(shape.width, LETTERS)
         if shape.tied:
             self.head.weight = self.embed.weight
@@ -73,7 +95,7 @@ class Letters(nn.Module):
         x = self.embed(letters) + self.offset
         for _ in range(loops):
             for block in list(self.blocks)[: self.shape.blocks]:
-                x = block(x)
+                x = checkpoint(block, x, use_reentrant=False) if self.shape.anew == "around" else block(x)
         if self.shape.scalar:
             x = x * self.scale
         found: torch.Tensor = self.head(x)
@@ -111,24 +133,33 @@ def config_of(steps: int, **changes: Any) -> TrainingConfig:
     return TrainingConfig(steps=steps, **(settings | changes))
 
 
+STATE_OWNERS = ("weights", "float32 weights", "gradients", "optimizer")
+"""In the ledger, the owners of what the formulas of ZeRO count."""
+
+
 def trained(ranks: Ranks, config: TrainingConfig, shape: Shape) -> dict[str, Any]:
-    """Train; losses, norms, the resulting weights, bytes held and sent."""
+    """Train; losses, norms and bytes sent of every step, state held before the last, resulting weights."""
     problem = Problem(shape)
     trainer = Trainer(problem.model, problem.loss, problem.batch, config, ranks=ranks)
-    reports: list[Any] = []
+    reports: list[StepReport] = []
+    states: list[int] = []
+    step = trainer.engine.step
+
+    def watched(update: Update) -> None:
+        held = trainer.ledger.held()
+        states.append(sum(held.get(owner, 0) for owner in STATE_OWNERS))
+        step(update)
+
+    trainer.engine.step = watched  # type: ignore[method-assign]
     trainer.run(reports.append)
-    held = {tier: trainer.ledger.held(tier) for tier in ("device", "pinned", "host", "disk")}
     told = {
         "losses": [report.loss for report in reports],
         "norms": [report.gradient_norm for report in reports],
         "traffic": [report.traffic for report in reports],
-        "held": held,
-        "peaks": dict(trainer.ledger.peaks()),
+        "state": states[-1],
+        "held": {tier: trainer.ledger.held(tier) for tier in TIERS},
         "engine": type(trainer.engine).__name__,
         "weights": trainer.result(),
-        "state": {
-            key: (shard.shape, shard.start, shard.length) for key, shard in trainer.engine.state().items()
-        },
     }
     trainer.close()
     return told
