@@ -5,7 +5,6 @@ from __future__ import annotations
 from foldase_models.planning.contacts import (
     ContactEstimate,
     estimate_prediction,
-    estimate_training,
     parameter_count,
 )
 from foldase_models.planning.hardware import Hardware
@@ -24,7 +23,6 @@ __all__ = [
     "Plan",
     "TrainingPlan",
     "estimate_prediction",
-    "estimate_training",
     "parameter_count",
     "plan_inference",
     "plan_training",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from foldase_models.folding.contacts.config import PAIR_FEATURES, ContactModelConfig
 from foldase_models.planning import tensors
 from foldase_models.planning.tensors import Tensors, Unit, linear, matrix, norm, vector
-from foldase_models.planning.trainees import Activations, Part
 
 SMALL_SCORES = 8 * 2**20
 """Bytes of scores that attention on the CPU holds at once at most (``foldase_kernels.attention.cpu``)."""
@@ -48,7 +47,7 @@ def units(config: ContactModelConfig) -> tuple[Unit, ...]:
     heads += linear(c, 1) + linear(c, config.distance_bins)
     heads += vector(1) + norm(c) + linear(c, c) + linear(4, c)
     heads += linear(2 * c + 4, c) + linear(c, c) + linear(c, 2)
-    blocks = tuple(Unit(f"block {number}", _block(config)) for number in range(config.blocks))
+    blocks = tuple(Unit(f"block {number}", _block(config), repeats=True) for number in range(config.blocks))
     return (Unit("embedding", first), *blocks, Unit("heads", heads))
 
 
@@ -89,37 +88,18 @@ def forward_flops(config: ContactModelConfig, residues: int, extra: int) -> floa
     return config.blocks * (msa + pair + outer + covariance * S) + outer + covariance * extra
 
 
-def activation_bytes(config: ContactModelConfig, residues: int, proteins: int, *, training: bool) -> int:
-    """Bytes of tensors alive at the peak, weights and inputs apart; fitted to counts at a few sizes.
+def activation_bytes(config: ContactModelConfig, residues: int, proteins: int) -> int:
+    """Bytes of tensors alive at the peak of a prediction, weights and inputs apart; fitted at a few sizes.
 
-    Attention holds all scores of a call only below a limit and keeps none for the backward pass, so long
-    chains cost less than they look.
+    Attention holds all scores of a call only below a limit, so long chains cost less than they look.
     """
     c, N, B = config.width, residues, proteins
     S = 0 if config.inputs == "couplings" else config.sequences
     calls = [B * config.heads * count for count in (S * N * N, N * S * S, N**3, N**3)]
     held = [count for count in calls if FLOAT * count <= SMALL_SCORES]
-    if training:
-        outer = 0 if config.inputs == "couplings" else config.outer_width**2
-        block = B * (24 * S * N * c + 44 * N * N * c + N * N * outer)
-        block += B * config.convolutions * 5 * N * N * c
-        heads = B * N * N * (40 * config.distance_bins + 8 * c)
-        return FLOAT * (config.blocks * block + heads)
     block = max(held, default=2 * SMALL_SCORES // FLOAT) + B * (6 * S * N * c + 9 * N * N * c)
     heads = B * N * N * (14 * config.distance_bins + 6 * c)
     return FLOAT * max(block, heads)
-
-
-def estimate_training(
-    config: ContactModelConfig, *, steps: int, families_per_step: int, residues: int, rows: int, cpus: float
-) -> ContactEstimate:
-    """A whole training; a backward pass costs two forward ones, a recycle half of the time one more."""
-    parameters = parameter_count(config)
-    passes = 3.0 + config.recycles / 2
-    flops = passes * families_per_step * forward_flops(config, residues, rows)
-    seconds = steps * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
-    memory = PROCESS_BYTES + activation_bytes(config, residues, families_per_step, training=True)
-    return ContactEstimate(parameters, _range(seconds), memory + 8 * FLOAT * parameters)
 
 
 def estimate_prediction(
@@ -130,7 +110,7 @@ def estimate_prediction(
     passes = 1.0 + config.recycles
     flops = passes * forward_flops(config, residues, rows)
     seconds = proteins * (flops / (FLOPS_PER_CORE * _speed(cpus)) + passes * config.blocks * SECONDS_PER_PASS)
-    memory = PROCESS_BYTES + activation_bytes(config, residues, 1, training=False)
+    memory = PROCESS_BYTES + activation_bytes(config, residues, 1)
     return ContactEstimate(parameters, _range(seconds), memory + FLOAT * parameters)
 
 
@@ -141,34 +121,3 @@ def _speed(cpus: float) -> float:
 
 def _range(seconds: float) -> tuple[float, float]:
     return SPREAD[0] * seconds, SPREAD[1] * seconds
-
-
-@dataclass(frozen=True, slots=True)
-class ContactTrainee:
-    """The contact model as a training sees it; ``rows`` of a part are those whose covariance it sees."""
-
-    config: ContactModelConfig
-    kind = "contacts"
-
-    def units(self) -> tuple[Unit, ...]:
-        """See :class:`Trainee`."""
-        return units(self.config)
-
-    def activations(self, part: Part, item: int) -> Activations:
-        """See :class:`Trainee`; fitted as :func:`activation_bytes`."""
-        kept = activation_bytes(self.config, part.length, part.examples, training=True)
-        c, N, B = self.config.width, part.length, part.examples
-        S = 0 if self.config.inputs == "couplings" else self.config.sequences
-        heads = FLOAT * B * N * N * (40 * self.config.distance_bins + 8 * c)
-        inputs = self.config.blocks * FLOAT * B * (N * N * c + S * N * c) + heads
-        scale = item / FLOAT
-        return Activations(
-            kept=round(scale * kept),
-            block=round(scale * (kept - heads) / self.config.blocks),
-            inputs=round(scale * inputs),
-            working=0,
-        )
-
-    def flops(self, part: Part) -> float:
-        """See :class:`Trainee`; a backward pass costs two forward ones."""
-        return (2.0 + part.passes) * part.examples * forward_flops(self.config, part.length, part.rows)

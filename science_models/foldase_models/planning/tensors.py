@@ -28,11 +28,13 @@ class Unit:
         name: for people.
         tensors: in the order of the modules.
         trained: whether they get gradients.
+        repeats: whether it is one of a row of blocks, which stage 3 gathers one after the other.
     """
 
     name: str
     tensors: Tensors
     trained: bool = True
+    repeats: bool = False
 
     @property
     def numel(self) -> int:
@@ -40,9 +42,9 @@ class Unit:
         return sum(tensor.numel for tensor in self.tensors)
 
 
-def lump(name: str, numel: int, *, trained: bool = True) -> Unit:
+def lump(name: str, numel: int, *, trained: bool = True, repeats: bool = False) -> Unit:
     """A unit of which only the sum is known."""
-    return Unit(name, (Tensor(numel),), trained)
+    return Unit(name, (Tensor(numel),), trained, repeats)
 
 
 def numel(tensors: Iterable[Tensor]) -> int:

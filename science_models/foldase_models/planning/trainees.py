@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from foldase_models.errors import ModelError
 from foldase_models.planning.tensors import Unit
+
+Device = Literal["cpu", "gpu"]
+"""What computes: its kernels decide what is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +67,11 @@ class Trainee(Protocol):
     def units(self) -> tuple[Unit, ...]:
         """All parameters, in the order of the model."""
 
-    def activations(self, part: Part, item: int) -> Activations:
+    def activations(self, part: Part, item: int, device: Device) -> Activations:
         """Of a part, where numbers have ``item`` bytes."""
 
     def flops(self, part: Part) -> float:
         """Floating point operations of a part's forward and backward pass."""
+
+    def overhead(self, part: Part) -> float:
+        """Seconds of a part that many small operations take, whatever their size."""

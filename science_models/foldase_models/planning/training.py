@@ -9,15 +9,16 @@ from pathlib import Path
 from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.language.decoder.config import DecoderConfig
-from foldase_models.planning.contacts import PROCESS_BYTES, ContactTrainee
+from foldase_models.planning.contact_training import ContactTrainee
+from foldase_models.planning.contacts import PROCESS_BYTES
 from foldase_models.planning.decoder import DecoderTrainee
 from foldase_models.planning.forms import ITEM
 from foldase_models.planning.hardware import Hardware, gibibytes
 from foldase_models.planning.inference import GPU_CONTEXT_BYTES, GPU_HOST_BYTES
-from foldase_models.planning.trainees import Activations, Part, Trainee
+from foldase_models.planning.trainees import Activations, Device, Part, Trainee
 from foldase_models.planning.training_plan import CAP, TrainingPlan
 from foldase_models.planning.training_states import Held, hold_states
-from foldase_models.planning.training_time import time_of_step
+from foldase_models.planning.training_time import Work, time_of_step
 from foldase_models.training.config import ActivationPlace, Place, Stage, TrainingConfig
 
 MOST_RANKS = 64
@@ -119,10 +120,13 @@ def trainee_of(model: object) -> Trainee:
 def _plan(request: _Request) -> TrainingPlan:
     training, hardware, ranks = request.training, request.hardware, request.ranks
     units = request.trainee.units()
-    held = hold_states(units, training, ranks)
-    _hold_activations(held, request.trainee.activations(request.part, ITEM[training.precision]), training)
-    step = time_of_step(units, request.trainee.flops(request.part), training, hardware, ranks)
-    on_gpu = hardware.computes_on == "gpu"
+    trainee, part, on_gpu = request.trainee, request.part, hardware.computes_on == "gpu"
+    device: Device = "gpu" if on_gpu else "cpu"
+    held = hold_states(units, training, ranks, device)
+    made = trainee.activations(part, ITEM[training.precision], device)
+    _hold_activations(held, made, training)
+    work = Work(flops=trainee.flops(part), overhead=trainee.overhead(part))
+    step = time_of_step(units, work, training, hardware, ranks)
     here = ("device",) if on_gpu else ("device", "pinned", "host")
     own: dict[str, int] = {}
     for tier in here:
@@ -139,7 +143,7 @@ def _plan(request: _Request) -> TrainingPlan:
         notes=("time: counted operations over rates of one machine; more where others use it",),
         parameters=sum(unit.numel for unit in units),
         ranks=ranks,
-        part=request.part,
+        part=part,
         training=training,
         tiers=held.tiers,
         step=step,
@@ -149,14 +153,14 @@ def _plan(request: _Request) -> TrainingPlan:
 
 def _hold_activations(held: Held, made: Activations, training: TrainingConfig) -> None:
     place = training.offload.activations
-    if place == "none":
-        held.add("device", "activations", made.kept + made.working)
-        return
+    here, there = made.kept + made.working, 0
     if place == "recompute":
-        held.add("device", "activations", made.inputs + made.block + made.working)
-        return
-    held.add("device", "activations", made.block + made.working)
-    held.add("host" if place == "cpu" else "disk", "activations", made.kept)
+        here = made.inputs + made.block + made.working
+    elif place != "none":
+        here, there = made.block + made.working, made.kept
+    # When gradients lie between buckets, or a bucket is stepped, activations are gone.
+    held.add("device", "activations", max(here, held.arriving))
+    held.add("disk" if place == "nvme" else "host", "activations", there)
 
 
 def _peaks(plan: TrainingPlan, held: Held) -> dict[str, int]:

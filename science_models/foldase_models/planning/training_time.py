@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.hardware import Hardware
-from foldase_models.planning.tensors import Unit
+from foldase_models.planning.tensors import Unit, numel
+from foldase_models.planning.training_states import root_and_blocks
 from foldase_models.training.config import TrainingConfig
 
 KINDS = ("compute", "communication", "transfer", "disk")
@@ -35,62 +36,90 @@ class Step:
     sent: Mapping[str, float]
 
 
-def bytes_sent(parameters: int, training: TrainingConfig, ranks: int) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Of one part of the batch: floating point operations, and seconds of many small operations."""
+
+    flops: float
+    overhead: float
+
+
+def bytes_sent(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> dict[str, float]:
     """Bytes that a rank sends in a step by kind of operation, rings of N ranks: (N - 1) / N of a tensor.
 
-    Stage 0 sums whole gradients, 2 Psi. Stage 1 does so in halves at the end of the step: reduce-scatter,
-    then all-gather of the new weights. Stage 2 reduces after every part of the batch. Stage 3 gathers
-    weights for the forward and again for the backward pass of every part.
+    With P parameters: stage 0 sums whole gradients once a step, which is 2 P. Stage 1 does so in halves:
+    it scatters gradients, P, and gathers new weights, P. Stage 2 scatters after every part of the batch.
+    Stage 3 gathers weights for the forward and again for the backward pass of every part, but those of the
+    root and of the last block once for both, and scatters after every part: at most 3 P.
     """
     if ranks == 1:
         return {}
-    whole = ITEM[training.precision] * parameters * (ranks - 1) / ranks
+    blocks = [numel(tensors) for tensors in root_and_blocks(units)]
+    parameters, once = sum(blocks), sum(blocks[-2:])
+    ring, item = (ranks - 1) / ranks, ITEM[training.precision]
     rounds = -(-training.micro_batches // ranks)
+    weights, low = ring * item * parameters, ring * item
+    summed = ring * (WIDE if rounds > 1 else item) * parameters
     if training.stage == 0:
-        return {"all_reduce": 2 * whole}
+        return {"all_reduce": 2 * summed}
     if training.stage == 1:
-        return {"reduce_scatter": whole, "all_gather": whole}
+        return {"reduce_scatter": summed, "all_gather": weights}
     if training.stage == 2:
-        return {"reduce_scatter": rounds * whole, "all_gather": whole}
-    return {"reduce_scatter": rounds * whole, "all_gather": 2 * rounds * whole}
+        return {"reduce_scatter": rounds * weights, "all_gather": weights}
+    return {"reduce_scatter": rounds * weights, "all_gather": rounds * low * (2 * parameters - once)}
 
 
 def time_of_step(
-    units: Sequence[Unit], flops: float, training: TrainingConfig, hardware: Hardware, ranks: int
+    units: Sequence[Unit], work: Work, training: TrainingConfig, hardware: Hardware, ranks: int
 ) -> Step:
-    """Seconds of a step; ``flops`` of one part of the batch.
+    """Seconds of a step; ``work`` of one part of the batch.
 
     What goes on beside other work hides behind it at best and adds up at worst.
     """
     parameters = sum(unit.numel for unit in units if unit.trained)
-    sent = bytes_sent(parameters, training, ranks)
+    sent = bytes_sent(units, training, ranks)
     rounds = -(-training.micro_batches // ranks)
     device, offload = hardware.computes_on, training.offload
-    item, share = ITEM[training.precision], parameters / (ranks if training.stage else 1)
+    share = parameters / (ranks if training.stage else 1)
     again = 4 / 3 if offload.activations == "recompute" else 1.0
     stepping = GPU_MEMORY if device == "gpu" and offload.optimizer == "none" else CPU_MEMORY
     link, disk, network = (
         said or usual
         for said, usual in zip(hardware.bandwidths(), (LINK[device], DISK, NETWORK[device]), strict=True)
     )
-    crossing = 0.0 if offload.optimizer == "none" else 2.0 * item * share
-    crossing += 0.0 if offload.parameters == "none" else 2.0 * rounds * item * share
-    on_disk = 0.0
-    if offload.optimizer == "nvme":
-        on_disk += 2.0 * (3 + (training.average_decay > 0)) * WIDE * share
-    if offload.parameters == "nvme":
-        on_disk += (2.0 * rounds + 1) * item * share
     typical = {
-        "compute": again * rounds * flops / _flops_per_second(hardware) + STEPPED_BYTES * share / stepping,
+        "compute": rounds * again * (work.flops / _flops_per_second(hardware) + work.overhead)
+        + STEPPED_BYTES * share / stepping,
         "communication": sum(sent.values()) / network,
-        "transfer": crossing / link,
-        "disk": on_disk / disk,
+        "transfer": _crossing(training, share, rounds) / link,
+        "disk": _on_disk(training, share, rounds) / disk,
     }
     return Step(
         seconds=(SPREAD[0] * max(typical.values()), SPREAD[1] * sum(typical.values())),
         kinds={kind: (SPREAD[0] * value, SPREAD[1] * value) for kind, value in typical.items()},
         sent=sent,
     )
+
+
+def _crossing(training: TrainingConfig, share: float, rounds: int) -> float:
+    """Bytes between main memory and what computes: gradients there, weights back."""
+    offload, item = training.offload, ITEM[training.precision]
+    if offload.optimizer == "none":
+        return 0.0
+    gradients = (rounds if training.stage > 1 else 1) * item * share
+    fetched = 2 * rounds if offload.parameters != "none" else 1
+    return gradients + fetched * item * share
+
+
+def _on_disk(training: TrainingConfig, share: float, rounds: int) -> float:
+    """Bytes read and written: gradients when taken, the state when stepped, weights when used."""
+    offload, item = training.offload, ITEM[training.precision]
+    if offload.optimizer != "nvme":
+        return 0.0
+    taken = rounds if training.stage > 1 else 1
+    state = 2 * (4 if training.average_decay else 3) * WIDE
+    streamed = 2 * rounds * item if offload.parameters == "nvme" else 0
+    return (item * 2 * taken + state + streamed) * share
 
 
 def _flops_per_second(hardware: Hardware) -> float:

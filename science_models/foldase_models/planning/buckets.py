@@ -1,0 +1,84 @@
+"""Flat buckets and slots on a disk without torch: sizes as ``training.zero.layout`` and ``offload.slots``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from foldase_models.planning.forms import WIDE
+from foldase_models.planning.tensors import Tensor
+
+ALIGNMENT_BYTES = 64
+"""``training.zero.layout.ALIGNMENT_BYTES``"""
+BLOCK = 4096
+"""``training.offload.pinned.BLOCK``"""
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A flat vector: ``numel`` elements, ``size`` with padding, of which each rank has ``share``."""
+
+    numel: int
+    size: int
+    share: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Bytes of the file of an optimizer on the disk, of a buffer of any group, and of any one vector."""
+
+    file: int
+    buffer: int
+    vector: int
+
+
+def lay_out(tensors: Sequence[Tensor], item: int, ranks: int, bucket_bytes: int) -> list[Bucket]:
+    """Buckets of tensors in the order of the model, ``item`` bytes a number."""
+    filled: dict[bool, int] = {}
+    sizes: list[int] = []
+    for tensor in reversed(tensors):
+        now = filled.get(tensor.matrix, 0)
+        if now and (now + tensor.numel) * item > bucket_bytes:
+            sizes.append(now)
+            now = 0
+        filled[tensor.matrix] = now + tensor.numel
+    return [_bucket(size, item, ranks) for size in [*sizes, *filled.values()] if size]
+
+
+def _bucket(numel: int, item: int, ranks: int) -> Bucket:
+    step = ranks * max(1, ALIGNMENT_BYTES // item)
+    size = -(-numel // step) * step
+    return Bucket(numel, size, size // ranks)
+
+
+def arrange(
+    buckets: Iterable[Bucket], item: int, *, state: int, gradients: int, shown: int, buffer_bytes: int
+) -> Slots:
+    """Slots of groups of buckets' slices.
+
+    Args:
+        buckets: whose slices.
+        item: bytes of a number of gradients and shown weights.
+        state: float32 vectors of a group.
+        gradients: vectors of them.
+        shown: copies of the weights.
+        buffer_bytes: of a buffer that holds one gradient and the state of a group, about.
+    """
+    least = BLOCK // WIDE
+    most = max(least, buffer_bytes // (WIDE * state + item) // least * least)
+    lengths = [
+        min(most, bucket.share - start) for bucket in buckets for start in range(0, bucket.share, most)
+    ]
+    wide, narrow = ([padded(width * length) for length in lengths] for width in (WIDE, item))
+    inside = [state * full + low for full, low in zip(wide, narrow, strict=True)]
+    extra = gradients - 1 + shown
+    return Slots(
+        file=sum(inside) + extra * sum(narrow),
+        buffer=max(inside, default=BLOCK),
+        vector=max(*wide, *narrow, BLOCK),
+    )
+
+
+def padded(size: int) -> int:
+    """Bytes rounded up to whole blocks."""
+    return -(-size // BLOCK) * BLOCK

@@ -1,0 +1,213 @@
+"""Plans of trainings beside real ones: bytes by tier, bytes sent, and the peak with activations."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from training_ranks import SAME_WORKER, Gang
+
+from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.folding.contacts.losses import contact_losses
+from foldase_models.folding.contacts.model import ContactModel
+from foldase_models.language.decoder import Decoder, DecoderConfig
+from foldase_models.language.decoder.heads import next_token_loss
+from foldase_models.planning import Hardware, Part, plan_training
+from foldase_models.planning.training_states import GATHERED, UNDER_WAY
+from foldase_models.training import LimitsConfig, OffloadConfig, Ranks, Trainer, TrainingConfig
+
+pytestmark = SAME_WORKER
+
+STATE_BYTES = 0.01
+"""Of the planned bytes of a tier, relative to what its ledger holds."""
+BUFFER_BYTES = 1024
+"""What the model's own buffers may take, which no plan counts."""
+PEAK = 0.1
+"""Of the planned peak with activations, relative to what was counted."""
+SENT = 0.02
+"""Of planned bytes sent, relative to what was counted: losses, norms and flags come on top."""
+DECODER = DecoderConfig(
+    vocab_size=70,
+    hidden_size=64,
+    intermediate_size=150,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=1024,
+    tokens="foreign",
+)
+UNCAPPED = 2**50
+"""A cap that nothing reaches, so that every tensor is counted."""
+STAGES = (0, 1, 2)
+ROOMY = Hardware(ram_bytes=2**45, disk_bytes=2**45, cores=2)
+
+
+def training(folder, **changes):
+    offload = OffloadConfig(folder=folder, **changes.pop("offload", {}))
+    limits = LimitsConfig(bucket_bytes=48 * 1024, memory_bytes=changes.pop("cap", None))
+    return TrainingConfig(
+        **{"steps": 2, "average_decay": 0.0, "offload": offload, "limits": limits} | changes
+    )
+
+
+def tokens(part):
+    def batch_of(number):
+        drawn = torch.Generator().manual_seed(number)
+        shape = (part.examples, part.length + 1)
+        return torch.randint(0, DECODER.vocab_size, shape, generator=drawn)
+
+    return batch_of
+
+
+def train_decoder(ranks, config, part, model_config=DECODER):
+    """Bytes by tier at rest and at their peaks, and bytes sent in the last step."""
+    torch.manual_seed(0)
+    model = Decoder(model_config)
+
+    def loss(batch, step):
+        del step
+        return next_token_loss(model(batch[:, :-1]), batch[:, 1:]), {}
+
+    trainer = Trainer(model, loss, tokens(part), config, ranks=ranks)
+    reports = []
+    trainer.run(reports.append)
+    found = dict(trainer.ledger.tiers()), dict(trainer.ledger.peaks()), reports[-1].traffic
+    trainer.close()
+    return found
+
+
+def resting(plan):
+    """Planned bytes by tier between two steps."""
+    passing = {"activations", GATHERED, UNDER_WAY}
+    return {
+        tier: sum(size for owner, size in owners.items() if owner not in passing)
+        for tier, owners in plan.tiers.items()
+    }
+
+
+def check_states(found, plan):
+    planned = resting(plan)
+    assert found.keys() == planned.keys()
+    for tier, size in found.items():
+        assert planned[tier] == pytest.approx(size, rel=STATE_BYTES, abs=BUFFER_BYTES), tier
+
+
+PART = Part(examples=2, length=12)
+PLACES = ("none", "cpu", "nvme")
+CASES = [
+    *({"stage": stage, "offload": {"optimizer": place}} for stage, place in zip(STAGES, PLACES, strict=True)),
+    {"stage": 0, "precision": "bfloat16", "micro_batches": 2, "average_decay": 0.9},
+    {
+        "stage": 2,
+        "precision": "bfloat16",
+        "average_decay": 0.9,
+        "offload": {"optimizer": "cpu", "delayed": True},
+    },
+    {"stage": 1, "precision": "bfloat16", "offload": {"optimizer": "nvme", "delayed": True}},
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_plan_holds_what_the_ledger_of_a_training_holds(tmp_path, case):
+    config = training(tmp_path, **case)
+    plan = plan_training(DECODER, config, ROOMY, part=PART)
+    check_states(train_decoder(Ranks(), config, PART)[0], plan)
+    assert plan.parameters == sum(p.numel() for p in Decoder(DECODER).parameters())
+
+
+@pytest.fixture(scope="module")
+def gang():
+    with Gang(2) as gang:
+        yield gang
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_plan_on_two_ranks_holds_and_sends_what_each_of_them_does(gang, tmp_path, stage):
+    config = training(tmp_path, stage=stage, micro_batches=4)
+    plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=2)
+    for held, _, sent in gang.run(train_decoder, config, PART):
+        check_states(held, plan)
+        assert sum(plan.step.sent.values()) == pytest.approx(sent, rel=SENT)
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_every_stage_place_and_precision_is_planned(tmp_path, size):
+    options = itertools.product(STAGES, PLACES, ("float32", "bfloat16"), (0.0, 0.9), (False, True), (1, 5))
+    with Gang(size) as gang:
+        for stage, place, precision, decay, delayed, parts in options:
+            if delayed and place == "none":
+                continue
+            config = training(
+                tmp_path,
+                stage=stage,
+                precision=precision,
+                average_decay=decay,
+                micro_batches=parts,
+                offload={"optimizer": place, "delayed": delayed},
+            )
+            plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=size)
+            for held, _, sent in gang.run(train_decoder, config, PART):
+                check_states(held, plan)
+                assert sum(plan.step.sent.values()) == pytest.approx(sent, rel=SENT)
+
+
+def counted_and_planned(found, plan):
+    memory = ("device", "pinned", "host")
+    return sum(found[tier] for tier in memory), plan.predicted_peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes"),
+    [
+        (Part(examples=3, length=90), {}),
+        (Part(examples=1, length=700), {"vocab_size": 300}),
+        (Part(examples=7, length=20), {"intermediate_size": 700, "num_hidden_layers": 1}),
+    ],
+)
+def test_the_peak_of_a_decoder_is_near_what_is_counted(tmp_path, part, sizes):
+    model = replace(DECODER, **sizes)
+    config = training(tmp_path, cap=UNCAPPED)
+    plan = plan_training(model, config, ROOMY, part=part)
+    counted, planned = counted_and_planned(train_decoder(Ranks(), config, part, model)[1], plan)
+    assert planned == pytest.approx(counted, rel=PEAK)
+
+
+def train_contacts(model_config, config, part):
+    """Peaks of the tiers of a training of the contact model."""
+    model = ContactModel(model_config)
+
+    def batch_of(number):
+        torch.manual_seed(number)
+        B, N = part.examples, part.length
+        rows = torch.randint(0, len(model_config.letters), (B, part.rows, N), dtype=torch.uint8)
+        return rows, 10 * torch.randn(B, N, 3), (torch.rand(B, N, N) < 0.1).to(torch.uint8)
+
+    def loss(batch, step):
+        del step
+        rows, coords, contacts = batch
+        out = model(rows[:, : model_config.sequences], rows, recycles=0)
+        return contact_losses(out, coords, contacts, model_config, model.distance_bins)
+
+    trainer = Trainer(model, loss, batch_of, config)
+    trainer.run()
+    found = dict(trainer.ledger.peaks())
+    trainer.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("part", "sizes"),
+    [
+        (Part(examples=3, length=33, rows=70), {}),
+        (Part(length=110, rows=40), {"width": 24, "heads": 3, "sequences": 20}),
+    ],
+)
+def test_the_peak_of_the_contact_model_is_near_what_is_counted(tmp_path, part, sizes):
+    model = ContactModelConfig(letters="ARNDCQ", **sizes)
+    config = training(tmp_path, cap=UNCAPPED)
+    plan = plan_training(model, config, ROOMY, part=part)
+    counted, planned = counted_and_planned(train_contacts(model, config, part), plan)
+    assert planned == pytest.approx(counted, rel=PEAK)
