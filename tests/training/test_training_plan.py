@@ -202,7 +202,7 @@ def train_contacts(model_config, config, part):
     ("part", "sizes"),
     [
         (Part(examples=3, length=33, rows=70), {}),
-        (Part(length=110, rows=40), {"width": 24, "heads": 3, "sequences": 20}),
+        (Part(length=75, rows=40), {"width": 16, "heads": 3, "sequences": 12, "blocks": 1}),
     ],
 )
 def test_the_peak_of_the_contact_model_is_near_what_is_counted(tmp_path, part, sizes):

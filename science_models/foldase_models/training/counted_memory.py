@@ -38,6 +38,12 @@ class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = ledger
+        self._entered = 0
+
+    def __enter__(self) -> CountedMemory:
+        self._entered += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __torch_dispatch__(
         self,
@@ -62,7 +68,9 @@ class CountedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
-        self.ledger.forget_activations()
+        self._entered -= 1
+        if not self._entered:  # else an operator of ours was looked into, and the counting goes on
+            self.ledger.forget_activations()
 
     def _run(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         if function.namespace != "foldase":
