@@ -52,30 +52,37 @@ def _bucket(numel: int, item: int, ranks: int) -> Bucket:
 
 
 def arrange(
-    buckets: Iterable[Bucket], item: int, *, state: int, gradients: int, shown: int, buffer_bytes: int
+    buckets: Iterable[Bucket],
+    *,
+    item: int,
+    gradient: int,
+    state: int,
+    gradients: int,
+    shown: int,
+    buffer_bytes: int,
 ) -> Slots:
     """Slots of groups of buckets' slices.
 
     Args:
         buckets: whose slices.
-        item: bytes of a number of gradients and shown weights.
+        item: bytes of a number of shown weights.
+        gradient: bytes of a number of gradients.
         state: float32 vectors of a group.
         gradients: vectors of them.
         shown: copies of the weights.
         buffer_bytes: of a buffer that holds one gradient and the state of a group, about.
     """
     least = BLOCK // WIDE
-    most = max(least, buffer_bytes // (WIDE * state + item) // least * least)
+    most = max(least, buffer_bytes // (WIDE * state + gradient) // least * least)
     lengths = [
         min(most, bucket.share - start) for bucket in buckets for start in range(0, bucket.share, most)
     ]
-    wide, narrow = ([padded(width * length) for length in lengths] for width in (WIDE, item))
-    inside = [state * full + low for full, low in zip(wide, narrow, strict=True)]
-    extra = gradients - 1 + shown
+    inside = [state * padded(WIDE * length) + padded(gradient * length) for length in lengths]
+    more = [(gradients - 1) * padded(gradient * length) + shown * padded(item * length) for length in lengths]
     return Slots(
-        file=sum(inside) + extra * sum(narrow),
+        file=sum(inside) + sum(more),
         buffer=max(inside, default=BLOCK),
-        vector=max(*wide, *narrow, BLOCK),
+        vector=max((padded(WIDE * length) for length in lengths), default=BLOCK),
     )
 
 

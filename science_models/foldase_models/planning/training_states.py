@@ -90,8 +90,8 @@ class _Layout:
 
     @property
     def gradient(self) -> int:
-        """Bytes of a number of gradients that are added up on the device."""
-        return WIDE if self.rounds > 1 and self.training.stage < 3 else self.item
+        """Bytes of a number of gradients where they are added up."""
+        return WIDE if self.rounds > 1 else self.item
 
     @property
     def streams(self) -> bool:
@@ -111,7 +111,9 @@ def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, dev
     if training.stage < 2:
         held.add("device", "gradients", layout.gradient * layout.whole)
     elif training.offload.optimizer == "none":
-        held.add("device", "gradients", layout.gradient * layout.share)
+        held.add(
+            "device", "gradients", (layout.gradient if training.stage == 2 else layout.item) * layout.share
+        )
     if training.stage == 2:
         limit = training.limits.bucket_bytes
         sizes = [layout.item * b.size for b in layout.buckets if layout.item * b.numel <= limit]
@@ -184,14 +186,14 @@ def _hold_on_host(held: Held, layout: _Layout) -> None:
     if training.average_decay:
         held.add("host", "average", WIDE * layout.share)
     turns = 2 if training.offload.delayed else 1
-    slices = [layout.item * bucket.share for bucket in layout.buckets]
+    slices = [layout.gradient * bucket.share for bucket in layout.buckets]
     if layout.device == "cpu":
         held.add("host", "gradients", turns * sum(slices))
     else:
         held.add("pinned", "gradients", turns * sum(padded(size) for size in slices))
         held.add("pinned", "staging", HOST_STAGING * padded(max(slices)))
     if training.offload.delayed and layout.streams:
-        held.add("host", "weights", DOUBLE * sum(slices))
+        held.add("host", "weights", DOUBLE * layout.item * layout.share)
 
 
 def _hold_on_disk(held: Held, layout: _Layout) -> None:
@@ -200,7 +202,8 @@ def _hold_on_disk(held: Held, layout: _Layout) -> None:
     smaller = int(training.precision != "float32")
     slots = arrange(
         layout.buckets,
-        layout.item,
+        item=layout.item,
+        gradient=layout.gradient,
         state=4 if training.average_decay else 3,
         gradients=2 if delayed else 1,
         shown=(2 if delayed else smaller) if layout.streams else 0,
