@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from module_graphs import KINDS, Graph, graph_training, graphs, train_graph
+from module_graphs import KINDS, Graph, GraphProblem, graph_training, graphs, train_graph
 from torch import nn
 from training_ranks import SAME_WORKER, Gang
 
@@ -84,6 +84,41 @@ def test_a_whole_model_may_be_idle_on_one_rank(gang):
     losses = gang.run(idle_on_the_second_rank)
     assert losses[0] == losses[1]
     assert losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_buckets_leave_while_the_backward_pass_goes_on(gang, stage):
+    """Before the gradient of the first layer is there, those of all later ones are on their way."""
+    layers, launched = gang.run(launched_before_the_first_layer, stage)[0]
+    assert launched >= layers - 2
+
+
+def launched_before_the_first_layer(ranks, stage):
+    problem = GraphProblem(Graph(33, ("linear",) * 6, 0))
+    trainer = Trainer(problem.model, problem.loss, problem.batch, graph_training(stage, steps=1), ranks=ranks)
+    operations = trainer.collectives.traffic
+    before, found = operations.operations, []
+    first = problem.model.parts[0].inner.weight
+    first.register_post_accumulate_grad_hook(lambda _: found.append(operations.operations - before))
+    trainer.run()
+    trainer.close()
+    return len(problem.model.parts), found[0]
+
+
+def test_buffers_and_frozen_weights_are_those_of_the_first_rank(gang):
+    assert gang.run(fixed_parts, "bfloat16") == [([0.5, 0.5], [2.0, 2.0], True, "torch.bfloat16")] * 2
+
+
+def fixed_parts(ranks, precision):
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False).fill_(0.5 + ranks.rank)
+    model.register_buffer("scale", torch.full((2,), 2.0 + ranks.rank))
+    model.register_buffer("wide", torch.tensor(True).expand(3))
+    config = graph_training(2, steps=1, precision=precision)
+    trainer = Trainer(model, lambda batch, step: (model(torch.ones(2)).sum(), {}), int, config, ranks=ranks)
+    trainer.run()
+    trainer.close()
+    return model.weight[0].tolist(), model.scale.tolist(), bool(model.wide[0]), str(model.weight.dtype)
 
 
 def idle_on_the_second_rank(ranks):

@@ -139,13 +139,19 @@ class FlatEngine(Engine):
 
     @torch.no_grad()
     def _adopt_fixed(self) -> None:
-        """Frozen parameters and buffers: counted, cast, and rank 0's everywhere."""
+        """Frozen parameters and buffers: on the device, counted, cast, and rank 0's everywhere."""
+        device = self.around.ledger.device
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 continue
-            if parameter.dtype == torch.float32:
-                parameter.data = parameter.data.to(parameter_dtype(self.config.precision))
+            lowered = parameter.dtype == torch.float32
+            dtype = parameter_dtype(self.config.precision) if lowered else parameter.dtype
+            parameter.data = parameter.data.to(device, dtype)
             take_over(self.around, "frozen weights", name, parameter.data)
+        moved: dict[torch.Tensor, torch.Tensor] = {}
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                module._buffers[name] = moved.setdefault(buffer, buffer.to(device))
         for name, buffer in self.model.named_buffers():
             take_over(self.around, "buffers", name, buffer)
 
@@ -198,4 +204,5 @@ def take_over(around: Surroundings, owner: str, name: str, tensor: torch.Tensor)
         # gloo knows not every dtype, and no tensor with gaps.
         packed = tensor.contiguous().view(-1)
         around.collectives.broadcast(f"{owner} {name}", packed.view(torch.uint8)).wait()
-        tensor.copy_(packed.view(tensor.shape))
+        if not torch.equal(packed.view(tensor.shape), tensor):
+            tensor.copy_(packed.view(tensor.shape))
