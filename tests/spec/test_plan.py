@@ -6,7 +6,15 @@ import json
 
 import pytest
 
-from foldase_workflows.contracts import BadInput, DocumentErrors, Gpu, Hardware, NotFound, Registry
+from foldase_workflows.contracts import (
+    BadInput,
+    DocumentErrors,
+    Gpu,
+    Hardware,
+    NotFound,
+    Registry,
+    Resources,
+)
 from foldase_workflows.spec import bind_inputs, check, check_resources, load_workflow, plan, this_machine
 
 GIB = 2**30
@@ -126,6 +134,19 @@ def test_requests_that_no_node_can_meet_are_refused_with_their_place(sweep, regi
     assert "at most 4 cores" in first.hint
     with_gpu = Hardware(64, 400 * GIB, (Gpu("a", 80 * GIB),))
     check_resources(checked, with_gpu)
+
+
+def test_ranks_that_no_cluster_has_room_for_are_refused_with_their_place(sweep, registry):
+    text = sweep.replace("{cpu: 1, memory: 4GiB}", "{cpu: 1, memory: 4GiB, ranks: 6}")
+    checked = check(load_workflow(text, file="sweep.yaml"), registry)
+    check_resources(checked, NODE)
+    check_resources(checked, NODE, cluster=Resources(cpu=8.0, memory_bytes=24 * GIB))
+    with pytest.raises(DocumentErrors) as caught:
+        plan(checked, bind_inputs(checked, {}), registry, NODE, cluster=Resources(8.0, 23 * GIB))
+    (error,) = caught.value.errors
+    assert (error.code, error.location.path) == ("unsatisfiable_resources", "steps.train.resources.ranks")
+    assert error.message == "the step 'train' asks for 6 ranks, all nodes have room for 5"
+    assert "at most 5" in error.hint
 
 
 def test_an_operator_that_wants_more_than_there_is_says_so(compared, registry):

@@ -23,7 +23,9 @@ def check(client: httpx.Client, source: str, **fields: object) -> dict[str, obje
 def test_operators_with_their_ports(client: httpx.Client) -> None:
     items = client.get(f"{API}/operators").json()["items"]
     names = [item["reference"] for item in items]
-    assert names == ["web.add@1", "web.count@1", "web.greedy@1", "web.wait@1", "web.weigh@1"]
+    own = ("add", "count", "greedy", "together", "wait", "weigh")
+    assert names == [f"web.{name}@1" for name in own]
+    assert [item["reference"] for item in items if item["gang"]] == ["web.together@1"]
     ports = {port["name"]: port for port in items[0]["inputs"]}
     assert ports["a"]["required"] is True
     assert ports["b"] == {
@@ -210,6 +212,26 @@ def test_a_request_that_no_node_can_meet(home: object, running: Running) -> None
             body = problem(answer, 422, "unsatisfiable_resources")
             assert "1000" in body["detail"]
             assert body["location"]["line"] == 4
+
+
+def test_ranks_that_no_cluster_has_room_for(running: Running) -> None:
+    source = """
+version: 1
+name: gang
+steps:
+  s: {uses: web.together@1, with: {a: 1}, resources: {cpu: 2, ranks: 4}}
+"""
+    node = {"id": "n", "name": "n", "alive": True, "cpus": 4, "memory_bytes": 1 << 33, "gpus": []}
+    nodes = [node, {**node, "cpus": 3}, {**node, "alive": False}]
+    with running.client() as client:
+        running.store.cluster.record("ready", "ready", nodes=nodes, hardware=node)
+        for route in ("plan", "runs"):
+            answer = client.post(f"{API}/{route}", json={"source": source})
+            body = problem(answer, 422, "unsatisfiable_resources")
+            assert "4 ranks, all nodes have room for 3" in body["detail"]
+            assert body["location"]["line"] == 5
+        planned = client.post(f"{API}/plan", json={"source": source.replace("4}", "3}")}).json()
+        assert planned["steps"][0]["resources"]["ranks"] == 3
 
 
 def test_kinds_and_sizes_are_never_taken_from_the_client(running: Running, client: httpx.Client) -> None:

@@ -36,6 +36,11 @@ class Add(Operator[AddInputs, AddOutputs]):
         return Estimate(seconds=(1.0, 2.0), memory_bytes=1 << 20, basis="counted")
 
 
+class Together(Add):
+    name, version, help = "web.together", 1, "adds on several ranks"
+    gang = True
+
+
 class CountInputs(Ports):
     sequences: Fasta
 
@@ -107,7 +112,7 @@ class Weigh(Operator[WeighInputs, WaitOutputs]):
         return WaitOutputs(done=True)
 
 
-REGISTRY = Registry([Add(), Count(), Greedy(), Wait(), Weigh()])
+REGISTRY = Registry([Add(), Together(), Count(), Greedy(), Wait(), Weigh()])
 
 WAIT = """\
 version: 1

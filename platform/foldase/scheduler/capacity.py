@@ -144,19 +144,9 @@ def shortfall(wanted: Resources, node: Hardware, cluster: Resources) -> str | No
         )
     if wanted.gpu > len(node.gpus) + _EPSILON:
         return f"it asks for {wanted.gpu:g} GPUs, the largest node has {len(node.gpus)}"
-    if wanted.ranks > 1 and (ranks := ranks_that_fit(wanted, cluster)) < wanted.ranks:
+    if wanted.ranks > 1 and (ranks := wanted.ranks_within(cluster)) < wanted.ranks:
         return f"it asks for {wanted.ranks} ranks, and all nodes together have room for {ranks}"
     return None
-
-
-def ranks_that_fit(wanted: Resources, cluster: Resources) -> int:
-    """For how many ranks of a gang all nodes together have room, as if they were one node."""
-    pairs = (
-        (wanted.cpu, cluster.cpu),
-        (wanted.memory_bytes, cluster.memory_bytes),
-        (wanted.gpu, cluster.gpu),
-    )
-    return int(min((has / one + _EPSILON for one, has in pairs if one > 0), default=wanted.ranks))
 
 
 def _sum(first: Resources, second: Resources) -> Resources:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from foldase.scheduler.attempts import Attempts
 from foldase.scheduler.cache import CacheDesk
-from foldase.scheduler.capacity import Capacity, ReadyQueue, ranks_that_fit, shortfall
+from foldase.scheduler.capacity import Capacity, ReadyQueue, shortfall
 from foldase.scheduler.corrections import Corrections
 from foldase.scheduler.executor import Executor, Report, Task
 from foldase.scheduler.flow import Flow, error_json
@@ -319,6 +319,6 @@ def _resources(step: Step, hardware: Hardware, cluster: Resources) -> Resources:
         cpu=changed.get("cpu", wanted.cpu),
         memory_bytes=changed.get("memory_bytes", wanted.memory_bytes),
     )
-    if wanted.ranks > 1 and step.attempt > 0 and (room := ranks_that_fit(wanted, cluster)) >= 1:
-        return replace(wanted, ranks=min(wanted.ranks, room))
+    if wanted.ranks > 1 and step.attempt > 0 and (room := wanted.ranks_within(cluster)) >= 1:
+        return replace(wanted, ranks=room)
     return wanted

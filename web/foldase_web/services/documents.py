@@ -12,7 +12,7 @@ from foldase_web.schemas.runs import Submitted
 from foldase_web.services.weights import with_weights
 from foldase_workflows.contracts.artifacts import ARTIFACT_KEY, Artifact, artifacts_in
 from foldase_workflows.contracts.errors import DocumentError, DocumentErrors, Location, NotFound, TooLarge
-from foldase_workflows.contracts.operator import Gpu, Hardware
+from foldase_workflows.contracts.operator import Gpu, Hardware, Resources
 from foldase_workflows.contracts.registry import Registry
 from foldase_workflows.contracts.types import Storage, parse_type
 from foldase_workflows.spec import (
@@ -133,7 +133,8 @@ def plan_run(services: Services, request: Submitted) -> Plan:
             return None
         return outputs
 
-    return plan(checked, inputs, registry, largest_node(store), cache_probe=probe)
+    cluster = whole_cluster(store)
+    return plan(checked, inputs, registry, largest_node(store), cache_probe=probe, cluster=cluster)
 
 
 def largest_node(store: Store) -> Hardware | None:
@@ -143,6 +144,18 @@ def largest_node(store: Store) -> Hardware | None:
         return None
     gpus = tuple(Gpu(gpu["name"], int(gpu["memory_bytes"])) for gpu in found.get("gpus", ()))
     return Hardware(float(found["cpus"]), int(found["memory_bytes"]), gpus)
+
+
+def whole_cluster(store: Store) -> Resources | None:
+    """What all living nodes offer together; None while none is known."""
+    nodes = [node for node in store.cluster.read().nodes if node["alive"]]
+    if not nodes:
+        return None
+    return Resources(
+        cpu=float(sum(node["cpus"] for node in nodes)),
+        memory_bytes=int(sum(node["memory_bytes"] for node in nodes)),
+        gpu=float(sum(len(node["gpus"]) for node in nodes)),
+    )
 
 
 def known_artifacts(services: Services, inputs: Mapping[str, Any]) -> dict[str, Any]:

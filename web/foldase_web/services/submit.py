@@ -8,7 +8,7 @@ import json
 from foldase.store import Run, Submission
 from foldase_web.context import Services
 from foldase_web.schemas.runs import RunRequest
-from foldase_web.services.documents import largest_node, resolve
+from foldase_web.services.documents import largest_node, resolve, whole_cluster
 from foldase_workflows.spec import check_resources
 
 
@@ -28,7 +28,7 @@ def submit(
     text, checked, inputs = resolve(services, request)
     hardware = largest_node(services.store)
     if hardware is not None:
-        check_resources(checked, hardware, inputs)
+        check_resources(checked, hardware, inputs, cluster=whole_cluster(services.store))
     submission = Submission.of(
         checked, inputs, source=text, name=request.name or "", priority=request.priority
     )

@@ -77,6 +77,15 @@ class Resources:
             return self
         return Resources(self.cpu * self.ranks, self.memory_bytes * self.ranks, self.gpu * self.ranks)
 
+    def ranks_within(self, cluster: Resources) -> int:
+        """For how many ranks, at most ours, these resources suffice, as if they lay on one node."""
+        pairs = (
+            (self.cpu, cluster.cpu),
+            (self.memory_bytes, cluster.memory_bytes),
+            (self.gpu, cluster.gpu),
+        )
+        return min(self.ranks, *(int(has / one + _ROUNDING) for one, has in pairs if one > 0))
+
     def to_json(self) -> dict[str, float | int]:
         """Plain values for the database and the API; ``ranks`` only where there are several."""
         plain: dict[str, float | int] = {"cpu": self.cpu, "memory_bytes": self.memory_bytes, "gpu": self.gpu}
@@ -87,6 +96,8 @@ class Resources:
         """The inverse of :meth:`to_json`."""
         return cls(plain["cpu"], plain["memory_bytes"], plain["gpu"], plain.get("ranks", 1))
 
+
+_ROUNDING = 1e-9
 
 InputsT = TypeVar("InputsT", bound=Ports)
 OutputsT = TypeVar("OutputsT", bound=Ports)

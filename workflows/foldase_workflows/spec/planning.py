@@ -99,13 +99,16 @@ def plan(
     hardware: Hardware | None = None,
     *,
     cache_probe: CacheProbe | None = None,
+    cluster: Resources | None = None,
 ) -> Plan:
     """Plan a run with bound inputs on nodes of this kind; without ``hardware``, on this machine.
 
     ``registry`` is the one the workflow was checked with; an operator that is not in it is an error.
+    ``cluster`` is what all nodes offer together, where that is known.
 
     Raises:
-        DocumentErrors: ``unsatisfiable_resources`` where a step asks for more than the largest node has.
+        DocumentErrors: ``unsatisfiable_resources`` where a step asks for more than the largest node has, or
+            for more ranks than there is room for.
         BadInput: the inputs given make an expression fail.
         NotFound: an operator is gone from the registry.
     """
@@ -113,7 +116,7 @@ def plan(
         registry.get(step.uses)
     known = hardware or this_machine()
     if hardware is not None:
-        check_resources(checked, hardware, inputs)
+        check_resources(checked, hardware, inputs, cluster=cluster)
     planner = _Planner(checked, inputs, known, cache_probe)
     steps = tuple(planner.step(step) for step in checked.steps.values())
     warnings = tuple(
@@ -133,9 +136,13 @@ def plan(
 
 
 def check_resources(
-    checked: CheckedWorkflow, hardware: Hardware, inputs: Mapping[str, Any] | None = None
+    checked: CheckedWorkflow,
+    hardware: Hardware,
+    inputs: Mapping[str, Any] | None = None,
+    *,
+    cluster: Resources | None = None,
 ) -> None:
-    """Refuse requests that no node can ever meet; ``hardware`` is the largest node.
+    """Refuse requests that can never be met; ``hardware`` is the largest node, ``cluster`` all of them.
 
     Raises:
         DocumentErrors: ``unsatisfiable_resources`` with the place of each.
@@ -161,6 +168,12 @@ def check_resources(
                 hint = f"ask for at most {offered_text}, or add a larger node"
                 path = _place_of_request(checked, step, name)
                 faults.add("unsatisfiable_resources", message, path, hint=hint)
+        room = wanted.ranks if cluster is None else wanted.ranks_within(cluster)
+        if 0 < room < wanted.ranks:
+            message = f"the step {step.name!r} asks for {wanted.ranks} ranks, all nodes have room for {room}"
+            hint = f"ask for at most {room}, or for less for each"
+            path = _place_of_request(checked, step, "ranks")
+            faults.add("unsatisfiable_resources", message, path, hint=hint)
     faults.raise_if_any()
 
 
