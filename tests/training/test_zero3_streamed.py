@@ -103,6 +103,29 @@ def test_a_new_model_takes_the_trained_weights():
         torch.testing.assert_close(finished.loss(finished.batch(0), 0)[0], averaged, atol=1e-6, rtol=0)
 
 
+def given_back(ranks):
+    """Codes of what comes of giving the weights to the trained model, and the loss of a new one."""
+    problem = Problem(Shape())
+    trainer = Trainer(problem.model, problem.loss, problem.batch, config_of(2), ranks=ranks)
+    trainer.run()
+    weights = trainer.result()
+    trainer.close()
+    if not weights:
+        return None
+    with pytest.raises(ModelError) as caught:
+        take_weights(problem.model, weights)
+    finished = Problem(Shape())
+    take_weights(finished.model, weights)
+    return caught.value.code, float(finished.loss(finished.batch(0), 0)[0].detach())
+
+
+def test_the_model_of_shards_takes_none_back():
+    first, second = run_ranks(given_back, 2)
+    assert first[0] == "not_gathered"
+    assert first[1] < float(Problem(Shape()).loss(Problem(Shape()).batch(0), 0)[0].detach())
+    assert second is None
+
+
 def test_a_failed_forward_pass_leaves_an_engine_that_goes_on():
     problem, trainer = streamed(Ranks(), Shape())
 

@@ -77,7 +77,10 @@ class Engine(ABC):
         """All trained weights, whole, on the CPU of rank 0 and nowhere else; float32. Collective."""
 
     def close(self) -> None:  # noqa: B027  # only engines with files or threads have something to do
-        """Give back files and threads. The model is of no use afterwards at stage 3."""
+        """Give back files and threads.
+
+        At stage 3 the model is of no use afterwards: its parameters stand for shards that are gone.
+        """
 
 
 def buffer_shards(model: nn.Module) -> dict[str, FlatShard]:

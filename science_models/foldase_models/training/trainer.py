@@ -224,12 +224,19 @@ class Trainer(Generic[BatchT]):
                 self.model.train()
 
     def result(self) -> dict[str, torch.Tensor]:
-        """The trained weights, averaged where an average is kept: on rank 0, whole; empty on the others."""
+        """The trained weights, averaged where an average is kept: on rank 0, whole; empty on the others.
+
+        All ranks ask for them together, before :meth:`close`. They go into a model that was built anew, see
+        :func:`foldase_models.training.results.take_weights`.
+        """
         self.engine.flush()
         return self.engine.weights(averaged=True)
 
     def close(self) -> None:
-        """Give back what the engine holds besides the model."""
+        """Give back what the engine holds besides the model.
+
+        At stage 3 the model is an empty shell from here on, and was one between the calls of its layers.
+        """
         if self.checkpoints is not None:
             self.checkpoints.close()
         self.engine.close()

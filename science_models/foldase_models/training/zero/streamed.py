@@ -4,7 +4,7 @@ Before a unit is called its slices are fetched from the stepper and gathered fro
 are freed after it; the same around its backward pass, whose gradients are reduced to slices and go to the
 stepper at once (Rajbhandari et al. 2020, arXiv:1910.02054, section 5.3; 2021, arXiv:2104.07857, section 6).
 While one unit computes, the one that came after it the last time is on its way. The working memory is the
-root's unit, two more, and the gradients of two.
+root's unit, two more, and the gradients of one with two buckets of those before.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from foldase_models.training.collectives import Pending
+from foldase_models.training.collectives import Pending, Waitable
 from foldase_models.training.optim.stepper import Publish
 from foldase_models.training.optim.steppers import make_stepper
 from foldase_models.training.surroundings import Surroundings, Update
@@ -36,6 +36,8 @@ from foldase_models.training.zero.units import Unit, find_units
 
 GRADIENTS_UNDER_WAY = "gradients of units"
 """In the ledger, the owner of a unit's whole gradients until they are reduced and taken."""
+_UNDER_WAY = 1
+"""Buckets of gradients that are reduced, and that are copied by the stepper, while the next one is made."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class StreamedEngine(ThirdStage):
         self._pending: list[Call] = []
         self._ticks = count()
         self._reductions: deque[_Reduction] = deque()
+        self._landing: deque[tuple[Waitable, _Reduction]] = deque()
         self._taken: set[int] = set()
         self._held: dict[int, torch.Tensor] = {}
         if not self._stepper.holds_gradients:
@@ -105,6 +108,7 @@ class StreamedEngine(ThirdStage):
                 self._root_call.finish()
             self._close_root()
             self._settle(0)
+            self._land(0)
             self._agreed("the end of the backward pass")
         except BaseException:
             self._abandon()
@@ -172,7 +176,7 @@ class StreamedEngine(ThirdStage):
             self._pending.remove(call)
         unit = gathered.unit.name
         for bucket in self._trained[gathered.number]:
-            self._settle(1)
+            self._settle(_UNDER_WAY)
             whole = _packed(bucket, gradients, self._ledger.device)
             self._ledger.adopt("device", GRADIENTS_UNDER_WAY, whole)
             own, pending = whole, None
@@ -182,6 +186,8 @@ class StreamedEngine(ThirdStage):
                     pending = self._around.collectives.reduce_scatter(name, own, whole)
                 self._ledger.adopt("device", GRADIENTS_UNDER_WAY, own)
             self._reductions.append(_Reduction(bucket, unit, own, whole, pending))
+            if bucket.ranks == 1:
+                self._settle(0)
 
     @property
     def working_bytes(self) -> int:
@@ -258,6 +264,7 @@ class StreamedEngine(ThirdStage):
         for gathered in self._gathered:
             gathered.abandon()
         self._reductions.clear()
+        self._landing.clear()
 
     def _settle(self, left: int) -> None:
         """Give reduced gradients to the stepper, until so many are under way."""
@@ -274,14 +281,19 @@ class StreamedEngine(ThirdStage):
         self._taken.add(index)
         if not self._held:
             with self._ledger.apart():
-                self._stepper.take(index, own, add=before).wait()
+                self._landing.append((self._stepper.take(index, own, add=before), reduction))
+            self._land(_UNDER_WAY)
         elif before:
             self._held[index].add_(own)
         else:
             self._held[index].copy_(own)
 
+    def _land(self, left: int) -> None:
+        """Let gradients go that the stepper has, until it copies only so many."""
+        while len(self._landing) > left:
+            self._landing.popleft()[0].wait()
+
     def _complete(self) -> None:
-        self._settle(0)
         if self._held:
             for index in sorted(self._taken):
                 self._stepper.take(index, self._held[index]).wait()

@@ -114,7 +114,7 @@ class ThirdStage(Engine):
         return {name: found[name] for name in self._shapes if name in found}
 
     def close(self) -> None:
-        """Close the stepper. The model is of no use afterwards: see :func:`.results.take_weights`."""
+        """Close the stepper. The model is of no use afterwards."""
         self._stepper.close()
 
     def _calculating(self) -> AbstractContextManager[None]:
