@@ -20,7 +20,7 @@ from foldase_models.training.collectives import Waitable
 from foldase_models.training.offload.crew import Crew
 from foldase_models.training.offload.disk import DiskFile, Transfer
 from foldase_models.training.offload.lanes import Fill, Intake, Land, Outlet
-from foldase_models.training.offload.pinned import PinnedPool, padded
+from foldase_models.training.offload.pinned import PinnedPool, padded, return_freed_memory
 from foldase_models.training.offload.probe import PHASE_SECONDS, PROBE_BYTES, Probe, probe
 from foldase_models.training.offload.slots import GRADIENT, Group, Kinds, arrange, gradient_name
 from foldase_models.training.offload.state_file import StateFile, finish
@@ -71,6 +71,8 @@ class DiskStepper(Stepper):
         self.buckets, self.rank = buckets, rank
         self._config, self._clock, self._ledger = config, clock, ledger
         streams = config.offload.parameters != "none"
+        if streams:
+            return_freed_memory()
         self._kinds = _kinds(buckets, surroundings)
         slots = arrange(buckets, self._kinds, min(config.limits.bucket_bytes, GROUP_BYTES))
         self.probe = _probed(surroundings, slots.file_bytes)
