@@ -45,6 +45,21 @@ def lay_out(tensors: Sequence[Tensor], item: int, ranks: int, bucket_bytes: int)
     return [_bucket(size, item, ranks) for size in [*sizes, *filled.values()] if size]
 
 
+def lay_out_rows(tensors: Sequence[Tensor], item: int, ranks: int, bucket_bytes: int) -> list[Bucket]:
+    """Buckets of whole rows, as ``training.zero.rows``; with ``bucket_bytes`` 0 one for each tensor."""
+    unit = max(1, ALIGNMENT_BYTES // item) if bucket_bytes else 1
+    shares: list[int] = []
+    filled: dict[bool, int] = {}
+    for tensor in reversed(tensors):
+        now, more = filled.get(tensor.matrix, 0), tensor.share(ranks)
+        if now and (now + more) * ranks * item > bucket_bytes:
+            shares.append(now)
+            now = 0
+        filled[tensor.matrix] = now + more
+    padded_shares = (-(-share // unit) * unit for share in [*shares, *filled.values()] if share)
+    return [Bucket(share * ranks, share * ranks, share) for share in padded_shares]
+
+
 def _bucket(numel: int, item: int, ranks: int) -> Bucket:
     step = ranks * max(1, ALIGNMENT_BYTES // item)
     size = -(-numel // step) * step

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from foldase_models.folding.contacts.config import PAIR_FEATURES, ContactModelConfig
 from foldase_models.planning import tensors
-from foldase_models.planning.tensors import Tensors, Unit, linear, matrix, norm, vector
+from foldase_models.planning.tensors import Tensors, Unit, linear, matrix, norm, table, vector
 
 SMALL_SCORES = 8 * 2**20
 """Bytes of scores that attention on the CPU holds at once at most (``foldase_kernels.attention.cpu``)."""
@@ -37,13 +37,13 @@ class ContactEstimate:
 def units(config: ContactModelConfig) -> tuple[Unit, ...]:
     """Parameters of the whole model, exactly: what embeds, the blocks, what is read off them."""
     c, letters = config.width, len(config.letters)
-    offsets = matrix(2 * config.max_offset + 1, c)
+    offsets = table(2 * config.max_offset + 1, c)
     if config.inputs == "couplings":
         first = offsets + linear(PAIR_FEATURES, c) + linear(c, c)
     else:
         outer = tensors.outer_product_mean(c, config.outer_width, c)
-        first = matrix(letters, c) + 3 * linear(letters, c) + offsets + matrix(letters, c) + outer
-    heads = norm(c) + matrix(config.distance_bins, c) + norm(c)
+        first = table(letters, c) + 3 * linear(letters, c) + offsets + table(letters, c) + outer
+    heads = norm(c) + table(config.distance_bins, c) + norm(c)
     heads += linear(c, 1) + linear(c, config.distance_bins)
     heads += vector(1) + norm(c) + linear(c, c) + linear(4, c)
     heads += linear(2 * c + 4, c) + linear(c, c) + linear(c, 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from foldase_models.language.decoder.config import DecoderConfig
 from foldase_models.planning.cpu_kernels import ATTENTION_QUERIES, ATTENTION_TILE, SMALL_SCORES
 from foldase_models.planning.forms import WIDE, ceil_div
-from foldase_models.planning.tensors import Tensors, Unit, matrix, numel, vector
+from foldase_models.planning.tensors import Tensors, Unit, matrix, numel, table, vector
 from foldase_models.planning.trainees import Activations, Device, Part
 
 SECONDS_PER_BLOCK = 0.001
@@ -29,12 +29,12 @@ class DecoderTrainee:
         """Embedding, blocks, last norm and head."""
         config = self.config
         D = config.hidden_size
-        table = matrix(config.vocab_size, D)
-        found = [Unit("embedding", table)]
+        tokens = table(config.vocab_size, D)
+        found = [Unit("embedding", tokens)]
         found += [
             Unit(f"block {number}", self.block(), repeats=True) for number in range(config.num_hidden_layers)
         ]
-        head = () if config.tie_word_embeddings else table
+        head = () if config.tie_word_embeddings else tokens
         return (*found, Unit("norm and head", vector(D) + head))
 
     def block(self) -> Tensors:

@@ -11,10 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One parameter: its elements, and whether it is a matrix, which weight decay applies to."""
+    """One parameter.
+
+    Attributes:
+        numel: elements.
+        matrix: whether weight decay applies to it.
+        rows: elements of its first dimension; 0 where only the sum is known.
+    """
 
     numel: int
     matrix: bool = True
+    rows: int = 0
+
+    def share(self, ranks: int) -> int:
+        """Elements that each rank has room for where whole rows are shared out."""
+        rows = self.rows or self.numel
+        return -(-rows // ranks) * (self.numel // rows)
 
 
 Tensors = tuple[Tensor, ...]
@@ -52,14 +64,19 @@ def numel(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel for tensor in tensors)
 
 
-def matrix(rows: int, columns: int) -> Tensors:
-    """Of an embedding, or a linear layer without bias."""
-    return (Tensor(rows * columns),)
+def matrix(width_in: int, width_out: int) -> Tensors:
+    """Of a linear layer without bias."""
+    return (Tensor(width_in * width_out, rows=width_out),)
+
+
+def table(entries: int, c: int) -> Tensors:
+    """Of an embedding."""
+    return (Tensor(entries * c, rows=entries),)
 
 
 def vector(length: int) -> Tensors:
     """Of a bias, or a norm without one."""
-    return (Tensor(length, matrix=False),)
+    return (Tensor(length, matrix=False, rows=length),)
 
 
 def linear(width_in: int, width_out: int, *, bias: bool = True) -> Tensors:

@@ -5,8 +5,7 @@ copies from and to, ``host`` the rest of it, ``disk`` the file of this rank. Byt
 with AdamW over N ranks (Rajbhandari et al. 2020, arXiv:1910.02054, section 3): in mixed precision 16 P at
 stage 0, 4 P + 12 P / N at stage 1, 2 P + 14 P / N at stage 2, 16 P / N at stage 3; in float32 16 P,
 8 P + 8 P / N, 4 P + 12 P / N, 16 P / N. An average of the weights takes 4 P more, shared out as the moments
-are. Buffers come on top. At stage 3 weights lie nowhere but with the optimizer: in mixed precision that is
-2 P / N less.
+are. Buffers come on top. At stage 3 with offloaded weights these lie nowhere but with the optimizer.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from foldase_models.planning.buckets import Bucket, arrange, lay_out, padded
+from foldase_models.planning.buckets import Bucket, arrange, lay_out, lay_out_rows, padded
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.tensors import Tensors, Unit
 from foldase_models.planning.trainees import Device
@@ -63,7 +62,10 @@ class _Layout:
 
     Attributes:
         buckets: all of them.
-        units: at stage 3 the buckets by unit, the root's last; else nothing.
+        stage: as the engine sees it: stage 3 in a single process, with weights on the device, is stage 0.
+        units: at stage 3 the elements of the buckets by unit, the root's last; else nothing.
+        largest: elements of the largest bucket that is reduced on its own at stage 3.
+        local: elements of this rank's shards on the device, at stage 3.
         item: bytes of a number of weights.
         ranks: that share them out.
         rounds: backward passes of a step.
@@ -71,8 +73,11 @@ class _Layout:
 
     training: TrainingConfig
     device: Device
+    stage: int
     buckets: list[Bucket]
-    units: list[list[Bucket]]
+    units: list[int]
+    largest: int
+    local: int
     frozen: int
     item: int
     ranks: int
@@ -94,6 +99,12 @@ class _Layout:
         return WIDE if self.rounds > 1 else self.item
 
     @property
+    def aliased(self) -> bool:
+        """Whether the parameters of ``fully_shard`` are the optimizer's own weights."""
+        whole = self.training.precision == "float32" and self.training.offload.optimizer == "none"
+        return self.stage == 3 and not self.streams and whole
+
+    @property
     def streams(self) -> bool:
         """Whether weights lie outside the device."""
         return self.training.offload.parameters != "none"
@@ -102,19 +113,19 @@ class _Layout:
 def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, device: Device) -> Held:
     """All that a rank holds but activations."""
     layout = _lay_out(units, training, ranks, device)
-    held = Held()
-    if training.stage < 3:
+    held, stage = Held(), layout.stage
+    if stage < 3:
         held.add("device", "frozen weights", layout.item * layout.frozen)
         held.add("device", "weights", layout.item * layout.whole)
     else:
         _hold_units(held, layout)
-    if training.stage < 2:
+    if stage < 2:
         held.add("device", "gradients", layout.gradient * layout.whole)
     elif training.offload.optimizer == "none":
-        held.add(
-            "device", "gradients", (layout.gradient if training.stage == 2 else layout.item) * layout.share
-        )
-    if training.stage == 2:
+        # Where fully_shard has them, float32 gradients are those of its parameters, and go with the step.
+        owner = UNDER_WAY if layout.aliased else "gradients"
+        held.add("device", owner, layout.gradient * layout.share)
+    if stage == 2:
         limit = training.limits.bucket_bytes
         sizes = [layout.item * b.size for b in layout.buckets if layout.item * b.numel <= limit]
         held.add("device", "gradient buckets", DOUBLE * max(sizes, default=0))
@@ -134,19 +145,34 @@ def root_and_blocks(units: Sequence[Unit]) -> list[Tensors]:
 
 def _lay_out(units: Sequence[Unit], training: TrainingConfig, ranks: int, device: Device) -> _Layout:
     item, limit = ITEM[training.precision], training.limits.bucket_bytes
-    shared_by = ranks if training.stage else 1
-    by_unit: list[list[Bucket]] = []
-    if training.stage == 3:
-        by_unit = [lay_out(tensors, item, shared_by, limit) for tensors in root_and_blocks(units)]
-        buckets = [bucket for group in by_unit for bucket in group]
+    streams = training.offload.parameters != "none"
+    stage = 0 if training.stage == 3 and ranks == 1 and not streams else training.stage
+    shared_by = ranks if stage else 1
+    groups = root_and_blocks(units)
+    tensors = tuple(tensor for unit in units if unit.trained for tensor in unit.tensors)
+    gathered: list[int] = []
+    largest = local = 0
+    if stage == 3 and streams:
+        made = [lay_out(group, item, shared_by, limit) for group in groups]
+        buckets = [bucket for group in made for bucket in group]
+        gathered = [sum(bucket.size for bucket in group) for group in made]
+        largest = max(bucket.size for bucket in buckets)
+    elif stage == 3:
+        alias = training.offload.optimizer == "none" and training.precision == "float32"
+        buckets = lay_out_rows(tensors, item, ranks, 0 if alias else limit)
+        gathered = [ranks * sum(tensor.share(ranks) for tensor in group) for group in groups]
+        largest = max(gathered)
+        local = sum(tensor.share(ranks) for tensor in tensors)
     else:
-        tensors = tuple(tensor for unit in units if unit.trained for tensor in unit.tensors)
         buckets = lay_out(tensors, item, shared_by, limit)
     return _Layout(
         training=training,
         device=device,
+        stage=stage,
         buckets=buckets,
-        units=by_unit,
+        units=gathered,
+        largest=largest,
+        local=local,
         frozen=sum(unit.numel for unit in units if not unit.trained),
         item=item,
         ranks=shared_by,
@@ -158,19 +184,18 @@ def _hold_units(held: Held, layout: _Layout) -> None:
     """At stage 3: the root's unit while a part goes through the model, two more, and gradients of two."""
     tier = "pinned" if layout.streams else "device"
     held.add(tier, "frozen weights", layout.item * -(-layout.frozen // layout.ranks))
-    sizes = [layout.item * sum(bucket.size for bucket in group) for group in layout.units]
-    blocks = sizes[:-1]
-    gathered = sizes[-1] + (DOUBLE if len(blocks) > 1 else 1) * max(blocks, default=0)
+    held.add("device", "weights", layout.item * layout.local)
+    blocks = layout.units[:-1]
+    gathered = layout.units[-1] + (DOUBLE if len(blocks) > 1 else 1) * max(blocks, default=0)
     if layout.ranks > 1 and len(blocks) > DOUBLE:
         gathered += max(blocks) // layout.ranks
-    held.add("device", GATHERED, gathered)
-    largest = max((layout.item * bucket.size for group in layout.units for bucket in group), default=0)
-    held.add("device", UNDER_WAY, DOUBLE * largest)
+    held.add("device", GATHERED, layout.item * gathered)
+    held.add("device", UNDER_WAY, DOUBLE * layout.item * layout.largest)
 
 
 def _hold_on_device(held: Held, layout: _Layout) -> None:
     training = layout.training
-    if training.stage == 3 or training.precision != "float32":
+    if training.precision != "float32":
         held.add("device", "float32 weights", WIDE * layout.share)
     held.add("device", "optimizer", 2 * WIDE * layout.share)
     if training.average_decay:
