@@ -32,6 +32,8 @@ CLOSE = 1e-5
 """Losses of the first steps, absolute."""
 WEIGHTS = 2e-4
 """Weights after them: where a gradient is all rounding, AdamW makes a whole step of it."""
+HALF = 0.03
+"""Losses in bfloat16 beside those in float32, relative."""
 STEPS = 3
 
 Told = tuple[list[float], dict[str, np.ndarray], float]
@@ -70,8 +72,16 @@ def language(ranks: Ranks, watcher: Watcher, training: dict[str, Any]) -> Any:
 
 
 def contacts(ranks: Ranks, watcher: Watcher, training: dict[str, Any]) -> Any:
+    # What dropout draws depends on the type of the numbers that it drops.
     config = ContactModelConfig(
-        letters="ARND", width=8, blocks=1, heads=2, head_width=4, outer_width=4, sequences=6, dropout=0.1
+        letters="ARND",
+        width=8,
+        blocks=1,
+        heads=2,
+        head_width=4,
+        outer_width=4,
+        sequences=6,
+        dropout=training.pop("dropout", 0.1),
     )
     recipe = ContactRecipe(
         training=TrainingConfig(**training),
@@ -139,10 +149,11 @@ def alone() -> dict[str, Told]:
     return {}
 
 
-def known(alone: dict[str, Told], recipe: str) -> Told:
-    if recipe not in alone:
-        alone[recipe] = run(Ranks(), recipe, {})
-    return alone[recipe]
+def known(alone: dict[str, Told], recipe: str, **changes: float) -> Told:
+    key = f"{recipe} {changes}"
+    if key not in alone:
+        alone[key] = run(Ranks(), recipe, dict(changes))
+    return alone[key]
 
 
 def test_two_ranks_train_what_one_does(alone):
@@ -163,3 +174,14 @@ def test_stages_and_places_change_nothing(alone, recipe, stage, place, tmp_path:
     with Gang(2) as gang:
         first, _ = gang.run(run, recipe, {"stage": stage, "offload": offload}, timeout=240)
     same(first, known(alone, recipe), recipe)
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("recipe", _RECIPES)
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_half_precision_trains_every_model(alone, recipe, stage):
+    changes = {"dropout": 0.0} if recipe == "contacts" else {}
+    with Gang(2) as gang:
+        half = {"stage": stage, "precision": "bfloat16", **changes}
+        first, _ = gang.run(run, recipe, half, timeout=240)
+    np.testing.assert_allclose(first[0], known(alone, recipe, **changes)[0], rtol=HALF)

@@ -206,7 +206,8 @@ def _confidence(logits: torch.Tensor | None) -> np.ndarray[Any, np.dtype[np.floa
         return np.zeros(0, dtype=np.float32)
     own = logits[0, :, 1] if logits.dim() == 4 else logits[0]
     centres = (torch.arange(own.shape[-1], device=own.device) + 0.5) / own.shape[-1]
-    plddt: np.ndarray[Any, np.dtype[np.float32]] = (100 * own.float().softmax(-1) @ centres).cpu().numpy()
+    expected = 100 * (own.float().softmax(-1) * centres).sum(-1)
+    plddt: np.ndarray[Any, np.dtype[np.float32]] = expected.cpu().numpy()
     return plddt
 
 

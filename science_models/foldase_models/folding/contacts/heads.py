@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from foldase_kernels.operators import no_autocast
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.trace import LDDT_RADIUS, LDDT_THRESHOLDS
 from foldase_models.layers.primitives import Linear
@@ -110,29 +111,43 @@ class ConfidenceHead(nn.Module):
             coords: the trace ``[B, N, 3]``, A.
             bins: of the distogram.
         """
-        z, distogram = z.detach(), distogram.detach()
-        built = torch.cdist(coords, coords)
-        mean, spread = bins.moments(distogram)
-        kept, counted = bins.expected_kept(distogram, built)
-        index = torch.arange(built.shape[-1], device=built.device)
-        # Bonds have their length in every trace.
-        counted = counted * ((index[:, None] - index[None]).abs() > 1)
-        share = counted / counted.sum(-1, keepdim=True).clamp(min=_TINY)
-        expected = (share * kept).sum(-1)
-        # Each feature brought near to mean 0 and variance 1 on the demonstration's families.
-        residue = torch.stack(
-            (
-                15.0 * (expected - 0.6),
-                2.0 * ((share * spread).sum(-1) - 1.5),
-                3.0 * ((share * (built - mean).abs()).sum(-1) - 0.7),
-                (counted.sum(-1) - 15.0) / 5.0,
-            ),
-            -1,
-        )
-        geometry = torch.stack((3.0 * (kept - 0.6), counted, 1.5 * (spread - 1.5), (built - 10.0) / 5.0), -1)
+        # Distances do not survive half precision, in which an autocast region would multiply them.
+        with no_autocast(z.device):
+            share, expected, residue, geometry = _agreement(distogram.detach(), coords, bins)
+        z = z.detach()
         pairs = torch.relu(self.linear_z(self.layer_norm(z)) + self.linear_geometry(geometry))
         pooled = (pairs.mean(-2), torch.einsum("bij,bijc->bic", share, pairs), residue)
         hidden = torch.relu(self.linear_1(torch.cat(pooled, -1)))
         shift, width = self.linear_3(torch.relu(self.linear_2(hidden))).unbind(-1)
         centre = torch.sigmoid(self.gain * torch.logit(expected.clamp(0.02, 0.98)) + shift)
         return centre, nn.functional.softplus(width - 2.2) + _LEAST_SPREAD
+
+
+def _agreement(
+    distogram: torch.Tensor, coords: torch.Tensor, bins: DistanceBins
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights of pairs ``[B, N, N]`` and what trace and distogram say of each other.
+
+    That is the lDDT that the distogram expects of each residue ``[B, N]``, and features of residues and of
+    pairs, ``[B, N, 4]`` and ``[B, N, N, 4]``.
+    """
+    built = torch.cdist(coords, coords)
+    mean, spread = bins.moments(distogram)
+    kept, counted = bins.expected_kept(distogram, built)
+    index = torch.arange(built.shape[-1], device=built.device)
+    # Bonds have their length in every trace.
+    counted = counted * ((index[:, None] - index[None]).abs() > 1)
+    share = counted / counted.sum(-1, keepdim=True).clamp(min=_TINY)
+    expected = (share * kept).sum(-1)
+    # Each feature brought near to mean 0 and variance 1 on the demonstration's families.
+    residue = torch.stack(
+        (
+            15.0 * (expected - 0.6),
+            2.0 * ((share * spread).sum(-1) - 1.5),
+            3.0 * ((share * (built - mean).abs()).sum(-1) - 0.7),
+            (counted.sum(-1) - 15.0) / 5.0,
+        ),
+        -1,
+    )
+    geometry = torch.stack((3.0 * (kept - 0.6), counted, 1.5 * (spread - 1.5), (built - 10.0) / 5.0), -1)
+    return share, expected, residue, geometry

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional
 
+from foldase_kernels.operators import no_autocast
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.heads import DistanceBins
 from foldase_models.folding.contacts.model import ContactOutput
@@ -39,15 +40,22 @@ def contact_losses(
         bins: of the distogram.
     """
     residues = coords.shape[-2]
-    i, j = torch.triu_indices(residues, residues, offset=config.min_separation, device=coords.device)
-    contact = functional.binary_cross_entropy_with_logits(
-        output.contact_logits[:, i, j], contacts[:, i, j].to(output.contact_logits.dtype)
+    wide = torch.promote_types(output.contact_logits.dtype, torch.float32)
+    logits, said, doubt = (
+        own.to(wide) for own in (output.contact_logits, output.confidence, output.confidence_spread)
     )
-    i, j = torch.triu_indices(residues, residues, offset=2, device=coords.device)
-    true_bins = bins.index(torch.cdist(coords, coords)[:, i, j])
-    distance = functional.cross_entropy(output.distogram_logits[:, i, j].flatten(0, 1), true_bins.flatten())
-    lddt = lddt_ca(output.coords, coords)
-    confidence = functional.gaussian_nll_loss(output.confidence, lddt, output.confidence_spread.square())
+    with no_autocast(coords.device):
+        i, j = torch.triu_indices(residues, residues, offset=config.min_separation, device=coords.device)
+        contact = functional.binary_cross_entropy_with_logits(
+            logits[:, i, j], contacts[:, i, j].to(logits.dtype)
+        )
+        i, j = torch.triu_indices(residues, residues, offset=2, device=coords.device)
+        true_bins = bins.index(torch.cdist(coords, coords)[:, i, j])
+        distance = functional.cross_entropy(
+            output.distogram_logits[:, i, j].flatten(0, 1), true_bins.flatten()
+        )
+        lddt = lddt_ca(output.coords, coords)
+        confidence = functional.gaussian_nll_loss(said, lddt, doubt.square())
     parts = {"contact": contact, "distance": distance, "confidence": confidence}
     total = sum(WEIGHTS[name] * part for name, part in parts.items())
     assert isinstance(total, torch.Tensor)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from foldase_kernels.operators import no_autocast
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.heads import ConfidenceHead, DistanceBins, PairHead
 from foldase_models.folding.contacts.pair_trunk import PairEmbedder, PairTrunk
@@ -155,13 +156,17 @@ class ContactModel(nn.Module):
         return self._heads(self.layer_norm_z(z))
 
     def _distances(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits of the distogram, mean and spread, at least in float32: distances need it."""
         logits = self.distogram_head(z)
-        mean, spread = self.distance_bins.moments(logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        with no_autocast(z.device):
+            mean, spread = self.distance_bins.moments(logits)
         return logits, mean, spread
 
     def _heads(self, z: torch.Tensor) -> ContactOutput:
         distogram, mean, spread = self._distances(z)
-        coords = trace_from_distances(mean.detach(), spread.detach())
+        with no_autocast(z.device):
+            coords = trace_from_distances(mean.detach(), spread.detach())
         confidence, doubt = self.confidence_head(z, distogram, coords, self.distance_bins)
         return ContactOutput(
             contact_logits=self.contact_head(z).squeeze(-1),
