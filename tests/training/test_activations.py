@@ -60,7 +60,7 @@ def batch(number):
     return torch.randn(ROWS, 8, generator=torch.Generator().manual_seed(number))
 
 
-def trainer_of(place, tmp_path, *, steps=3, ranks=None, elsewhere="none", **changes):
+def trainer_of(place, tmp_path, *, steps=2, ranks=None, elsewhere="none", **changes):
     torch.manual_seed(0)
     model = Stack()
     offload = OffloadConfig(

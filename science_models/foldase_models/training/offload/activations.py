@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ LEAST_BYTES = 256 * 2**10
 """Of memory that is worth a way to another place."""
 AHEAD = 2
 """How many are fetched before they are asked for."""
+LOOKED_AT = 32
+"""How many of those saved before are looked at for that, since some may be gone already."""
 
 
 class Activations:
@@ -156,14 +159,12 @@ class _Entry:
     def bytes(self) -> torch.Tensor:
         """On the device again; those saved just before come after it in the backward pass."""
         self.spilled.fetch()
-        found = 0
-        for number in range(self._number - 1, -1, -1):
-            earlier = self._order[number]() if number < len(self._order) else None
-            if earlier is not None:
-                earlier.spilled.fetch()
-                found += 1
-            if found == AHEAD:
-                break
+        before = (
+            reference()
+            for reference in reversed(self._order[max(0, self._number - LOOKED_AT) : self._number])
+        )
+        for earlier in islice((entry for entry in before if entry is not None), AHEAD):
+            earlier.spilled.fetch()
         return self.spilled.bytes()
 
 
