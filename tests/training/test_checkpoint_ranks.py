@@ -34,8 +34,10 @@ def own_state(ranks, fill=None):
     return {"weights/a": part(values, (NUMEL,), low), "buffers/b": whole(buffer)}
 
 
-def store_of(ranks, folder):
-    return CheckpointStore(folder, collectives=Collectives(ranks))
+def store_of(ranks, folder, deadline=None):
+    """A store whose ranks are all there, and from then on wait for each other as long as is said."""
+    Collectives(ranks).barrier("all are here")
+    return CheckpointStore(folder, collectives=Collectives(ranks, deadline_seconds=deadline))
 
 
 def save_steps(ranks, folder, steps, wait):
@@ -134,7 +136,7 @@ def test_a_rank_that_cannot_write_fails_the_save_of_all_and_is_named(tmp_path, f
 
 
 def save_and_be_killed(ranks, folder):
-    store = store_of(ranks, folder)
+    store = store_of(ranks, folder, SHORT_SECONDS)
     store.save(5, own_state(ranks), {})
     if ranks.rank == 1:
         os.write = lambda descriptor, data: os._exit(9)
@@ -143,7 +145,7 @@ def save_and_be_killed(ranks, folder):
 
 
 def test_a_rank_that_is_killed_while_it_writes_is_named_after_the_deadline(tmp_path):
-    first, second = rank_outcomes(save_and_be_killed, 2, tmp_path, deadline=SHORT_SECONDS)
+    first, second = rank_outcomes(save_and_be_killed, 2, tmp_path)
     assert second.exit_code == 9
     assert first.error.code == "checkpoint_failed"
     assert "rank 1 wrote nothing for" in first.error.message
@@ -152,7 +154,7 @@ def test_a_rank_that_is_killed_while_it_writes_is_named_after_the_deadline(tmp_p
 
 def save_and_be_killed_at(ranks, folder, killed, at):
     """The process ends at its n-th write, flush or rename of the second save."""
-    store = store_of(ranks, folder)
+    store = store_of(ranks, folder, SHORT_SECONDS)
     store.save(5, own_state(ranks), {})
     if ranks.rank == killed:
         left = iter(range(at))
@@ -177,7 +179,7 @@ def test_a_rank_that_is_killed_at_any_write_leaves_a_whole_checkpoint(tmp_path, 
     ends = []
     for at in range(100):
         folder = tmp_path / str(at)
-        outcomes = rank_outcomes(save_and_be_killed_at, 2, folder, killed, at, deadline=SHORT_SECONDS)
+        outcomes = rank_outcomes(save_and_be_killed_at, 2, folder, killed, at)
         step, notes, own = load_own(Ranks(), folder)
         assert notes == ()
         assert torch.equal(own["weights/a"], torch.arange(NUMEL).float())
@@ -191,7 +193,7 @@ def test_a_rank_that_is_killed_at_any_write_leaves_a_whole_checkpoint(tmp_path, 
 
 
 def save_slowly(ranks, folder):
-    store = store_of(ranks, folder)
+    store = store_of(ranks, folder, SHORT_SECONDS)
     real_write = os.write
     if ranks.rank == 1:
         os.write = lambda descriptor, data: time.sleep(SHORT_SECONDS / 2) or real_write(descriptor, data)
@@ -203,7 +205,7 @@ def save_slowly(ranks, folder):
 
 @pytest.mark.verify
 def test_a_slow_disk_is_waited_for_beyond_the_deadline(tmp_path):
-    outcomes = rank_outcomes(save_slowly, 2, tmp_path, deadline=SHORT_SECONDS)
+    outcomes = rank_outcomes(save_slowly, 2, tmp_path)
     assert all(outcome.good for outcome in outcomes), outcomes
     assert CheckpointStore(tmp_path).steps() == [5]
 
