@@ -37,6 +37,7 @@ class FullyShardedEngine(ThirdStage):
         self._ledger, self._ranks = surroundings.ledger, surroundings.collectives.ranks
         config = surroundings.config
         self._exact: dict[str, torch.Tensor] = {}
+        self._lasting: list[FSDPModule] = []
         self._prepare()
         self._root = _Root(model)
         self._shard()
@@ -70,7 +71,7 @@ class FullyShardedEngine(ThirdStage):
     def forward(self) -> Iterator[None]:
         """The root's unit is there from here until after the backward pass."""
         try:
-            self._sharded_root.reshard()
+            self._free()
             self._root(_nothing)
             with self._calculating():
                 yield
@@ -115,15 +116,20 @@ class FullyShardedEngine(ThirdStage):
     @contextmanager
     def _looking(self) -> Iterator[None]:
         try:
-            self._sharded_root.reshard()
+            self._free()
             with torch.no_grad():
                 self._root(_nothing)
             yield
-            self._sharded_root.reshard()
+            self._free()
             self._agreed("the end of a look at the model")
         except BaseException:
             self._sharded_root.reset_iter_state()
             raise
+
+    def _free(self) -> None:
+        """Of the units that are not freed after their forward passes."""
+        for module in (self._sharded_root, *self._lasting):
+            module.reshard()
 
     @property
     def _sharded_root(self) -> FSDPModule:
@@ -201,7 +207,11 @@ class FullyShardedEngine(ThirdStage):
         units = find_units(self.model, dissolve_shared=True)
         # Inner units first, as the outer ones take all that is left inside them.
         for unit in reversed(units[:-1]):
-            fully_shard(unit.module, mesh=mesh, reshard_after_forward=True, ignored_params=empty)
+            # The backward pass begins with the last one.
+            again = unit is not units[-2]
+            fully_shard(unit.module, mesh=mesh, reshard_after_forward=again, ignored_params=empty)
+            if not again:
+                self._lasting.append(cast("FSDPModule", unit.module))
         fully_shard(self._root, mesh=mesh, ignored_params=empty)
         root = cast("FSDPModule", self._root)
         root.set_reduce_scatter_unused_params(True)
