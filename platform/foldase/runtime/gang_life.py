@@ -7,6 +7,7 @@ and any other is held back for a moment, in which what caused it may become know
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 from foldase.runtime.context import RunningStep
 from foldase.runtime.failures import explain
 from foldase.runtime.machine import OomCounter, this_machine
-from foldase.runtime.processes import ProcessId, status_of, this_process
+from foldase.runtime.processes import ProcessId, alive, status_of, this_process
 from foldase.runtime.rank_files import RankFiles
 from foldase.runtime.rank_work import Raised, RankHello, RankJob, Returned, explains_itself
 from foldase.runtime.workplace import remove_folder
@@ -28,6 +29,9 @@ from foldase_workflows.contracts.failures import OUT_OF_MEMORY, Cause
 
 SYMPTOMS = frozenset({"collective_failed", "bad_ranks"})
 """Codes of errors that say that another rank is gone or silent, not what is wrong with this one."""
+
+_CONNECTION = re.compile(r"closed by peer|connection reset|broken pipe|ncclRemoteError", re.IGNORECASE)
+"""In what torch says of a connection between ranks that broke."""
 
 _LOOK_SECONDS = 0.2
 _SECOND_THOUGHTS_SECONDS = 1.0
@@ -324,9 +328,14 @@ class Life:
         patience = _SECOND_THOUGHTS_SECONDS if reasons else _SYMPTOM_SECONDS
         if now - self._first_trouble_at < patience and not over:
             return None
+        for rank in self._ranks:
+            if rank.outcome is None and rank.local is not None and not alive(rank.local):
+                return Lost(Cause.WORKER_LOST, f"rank {rank.number} is lost: its process is gone")
         if reasons:
-            others = [one for one in reasons if not isinstance(one.error, ConnectionError)]
-            return (others or reasons)[0]
+            return reasons[0]
+        if over and all(isinstance(one.error, ConnectionError) for one in raised):
+            # Nobody is gone or silent: what broke is a connection of the function's own.
+            return raised[0]
         rank = next(rank for rank in self._ranks if rank.outcome is raised[0])
         return Lost(Cause.WORKER_LOST, f"rank {rank.number}: {raised[0].error}")
 
@@ -362,7 +371,10 @@ class Life:
 
 
 def _is_symptom(error: BaseException) -> bool:
-    return getattr(error, "code", None) in SYMPTOMS
+    """Whether the error says that another rank is gone or silent, rather than what is wrong with its own."""
+    if getattr(error, "code", None) in SYMPTOMS or isinstance(error, ConnectionError):
+        return True
+    return isinstance(error, RuntimeError) and _CONNECTION.search(str(error)) is not None
 
 
 def _certain(error: BaseException) -> bool:

@@ -146,7 +146,7 @@ class RayHosts:
     def why(self, error: BaseException) -> tuple[Cause, str]:
         """What Ray says of the end of a process."""
         text = str(error)
-        how = how_it_ended(text)
+        how = how_it_ended(text).rstrip(".")
         if LOW_MEMORY.search(how):
             return Cause.OOM_HOST, how
         return (Cause.NODE_LOST if _NODE_LOST.search(how) else Cause.WORKER_LOST), how
