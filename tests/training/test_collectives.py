@@ -164,7 +164,9 @@ def train_and_die(ranks, stage, step):
     trainer.run()
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(0, marks=pytest.mark.verify), pytest.param(1, marks=pytest.mark.verify), 2]
+)
 def test_a_killed_rank_ends_the_others_within_the_deadline(stage):
     began = time.monotonic()
     outcomes = rank_outcomes(train_and_die, 3, stage, 2)
@@ -195,7 +197,7 @@ def spoil(ranks, stage, bad_rank):
     return summary.skipped_steps, [norm == norm for norm in norms], weights.tolist()
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.verify), 1, 2])
 def test_gradients_that_are_not_finite_on_one_rank_skip_the_step_on_all(gang, stage):
     outcomes = gang.run(spoil, stage, 1)
     for skipped, finite, weights in outcomes:
