@@ -135,6 +135,7 @@ def check_agreement() -> None:
     for name, (step, _, peer) in ROUTES.items():
         state = State(CHECKED)
         for number in range(1, 4):
+            state.wide.copy_(state.gradient)  # a step may have multiplied it
             step(state, number)
         results[name] = state.weights
         apart = (results[name] - results[peer]).abs() / results[peer].abs().clamp(min=1.0)

@@ -75,7 +75,8 @@ def test_a_step_is_that_of_the_definition(backend, gradient_dtype):
         for name in ("weights", "exp_avg", "exp_avg_sq", "average"):
             assert_close(found[name], expected[name], FLOAT32_TOLERANCE)
         assert torch.equal(found["out"], found["weights"].bfloat16())
-        assert torch.equal(found["gradient"], vectors["gradient"])
+        if gradient_dtype == torch.bfloat16:
+            assert torch.equal(found["gradient"], vectors["gradient"])
 
 
 def test_long_vectors_are_stepped_in_parts(monkeypatch):

@@ -33,7 +33,7 @@ def adamw_(
     out: torch.Tensor | None = None,
     backend: str = "auto",
 ) -> None:
-    """One AdamW step of flat vectors, in place, by the formulas above; the gradient is not changed.
+    """One AdamW step of flat vectors, in place, by the formulas above.
 
     The corrections of bias are computed in double precision. Rounding to bfloat16 is to nearest, ties to
     even; what is not a number stays so, also in the moments and the weights it meets. ``cpp`` reads and
@@ -45,7 +45,7 @@ def adamw_(
         weights: ``[n]``, float32, contiguous like all others; any n, any alignment of whole elements.
         exp_avg: first moment, ``[n]``, float32.
         exp_avg_sq: second moment, ``[n]``, float32.
-        gradient: ``[n]``, float32 or bfloat16.
+        gradient: ``[n]``, float32 or bfloat16; ``torch`` multiplies one of float32 with ``scale`` in place.
         step: number of this one, from 1.
         rate: learning rate.
         betas: decay of the moments.

@@ -54,7 +54,7 @@ def _step(problem: Problem) -> None:
 
 
 def _needs_scratch(problem: Problem) -> bool:
-    return problem.gradient.dtype != problem.weights.dtype or problem.constants.scale != 1.0
+    return problem.gradient.dtype != problem.weights.dtype
 
 
 def _parts(problem: Problem) -> Iterator[Problem]:

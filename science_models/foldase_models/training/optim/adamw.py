@@ -34,7 +34,7 @@ def step(
 
     Args:
         vectors: what is stepped.
-        gradient: of the same length, float32 or bfloat16; not changed.
+        gradient: of the same length, float32, which may be overwritten, or bfloat16.
         update: number, rate, scale and the decay of the average.
         optimizer: constants.
         decays: whether weight decay applies.
