@@ -131,6 +131,9 @@ class Estimate(Answer):
     gpu_memory_bytes: int = 0
     disk_bytes: int = 0
     basis: str = ""
+    plan: dict[str, Any] | None = Field(
+        None, description="of one rank of a training: bytes by tier and owner, seconds of a step, and more"
+    )
 
 
 class StepDetail(Answer):

@@ -3,6 +3,7 @@ import { formatBytes, formatRange } from "@/ui/format";
 import { Notice } from "@/ui/notice";
 import { StateLabel } from "@/ui/state";
 import { ScrollBox } from "@/ui/scroll-box";
+import { trainingRefusal, trainingWords } from "@/ui/training-plan";
 import table from "@/ui/table.module.css";
 import classes from "./new-run.module.css";
 
@@ -70,7 +71,17 @@ function PlanRow({ step }: { step: PlannedStep }) {
         <br />
         <span className="muted">{step.uses}</span>
         {(step.resources.ranks ?? 1) > 1 && <span className="muted"> on {step.resources.ranks} ranks</span>}
-        {!step.fits && <span className={classes.tooLarge}>needs more memory than any node has</span>}
+        {trainingWords(step.estimate?.plan).map((words) => (
+          <span key={words} className={`muted ${classes.training}`}>
+            {words}
+          </span>
+        ))}
+        {trainingRefusal(step.estimate?.plan) && (
+          <span className={classes.tooLarge}>{trainingRefusal(step.estimate?.plan)}</span>
+        )}
+        {!step.fits && !trainingRefusal(step.estimate?.plan) && (
+          <span className={classes.tooLarge}>needs more memory than any node has</span>
+        )}
       </td>
       <td className={table.number}>
         {low !== undefined && high !== undefined ? (

@@ -1,0 +1,36 @@
+import { expect, test } from "vitest";
+
+import { trainingRefusal, trainingWords } from "@/ui/training-plan";
+
+const PLAN = {
+  ranks: 4,
+  peak_bytes: { ram: 734003200, disk: 2147483648 },
+  step_seconds: [0.2, 1.1],
+  step_seconds_of: { compute: [0.1, 0.3], disk: [0.2, 0.8] },
+};
+
+test("a training's plan is told by rank, tier and step", () => {
+  expect(trainingWords(PLAN)).toEqual([
+    "4 ranks",
+    "memory 700 MiB each",
+    "disk 2.0 GiB each",
+    "a step 200 to 1100 ms, mostly disk",
+  ]);
+});
+
+test("a plan of one rank says nothing of ranks", () => {
+  const words = trainingWords({
+    ...PLAN,
+    ranks: 1,
+    step_seconds: [3, 9],
+    step_seconds_of: { compute: [3, 9] },
+  });
+  expect(words).toEqual(["memory 700 MiB", "disk 2.0 GiB", "a step 3 to 9 s"]);
+});
+
+test("what is no plan is not told", () => {
+  expect(trainingWords(null)).toEqual([]);
+  expect(trainingWords({ options: { stage: 1 } })).toEqual([]);
+  expect(trainingRefusal({ refusal: "set stage to 2" })).toBe("set stage to 2");
+  expect(trainingRefusal(null)).toBe("");
+});
