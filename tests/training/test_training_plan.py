@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from training_ranks import SAME_WORKER, Gang
 
+from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.contacts.losses import contact_losses
 from foldase_models.folding.contacts.model import ContactModel
 from foldase_models.language.decoder import Decoder, DecoderConfig
 from foldase_models.language.decoder.heads import next_token_loss
-from foldase_models.planning import Hardware, Part, plan_training
+from foldase_models.planning import DoesNotFit, Hardware, Part, plan_training
 from foldase_models.planning.training_states import GATHERED, UNDER_WAY
 from foldase_models.training import LimitsConfig, OffloadConfig, Ranks, Trainer, TrainingConfig
 
@@ -217,3 +222,79 @@ def test_the_peak_of_the_contact_model_is_near_what_is_counted(tmp_path, part, s
     plan = plan_training(model, config, ROOMY, part=part)
     counted, planned = counted_and_planned(train_contacts(model, config, part), plan)
     assert planned == pytest.approx(counted, rel=PEAK)
+
+
+def test_the_documentation_shows_a_plan_as_it_is_printed():
+    model = DecoderConfig(
+        hidden_size=1024,
+        intermediate_size=2752,
+        num_hidden_layers=12,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+    )
+    places = OffloadConfig(
+        optimizer="nvme", parameters="nvme", activations="recompute", folder=Path("/scratch")
+    )
+    config = TrainingConfig(steps=1000, stage=3, precision="bfloat16", micro_batches=8, offload=places)
+    hardware = Hardware(ram_bytes=8 * 2**30, cores=2, disk_bytes=50 * 2**30)
+    plan = plan_training(model, config, hardware, part=Part(examples=2, length=512), ranks=4)
+    shown = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    assert "\n".join(line.rstrip() for line in plan.explain().splitlines()) in shown
+
+
+@given(
+    ram=st.integers(2**29, 2**33),
+    disk=st.integers(0, 2**31),
+    less=st.floats(0, 1),
+    stage=st.sampled_from(STAGES),
+    place=st.sampled_from(PLACES),
+    ranks=st.integers(1, 4),
+    length=st.integers(8, 2000),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_tighter_budget_never_gives_a_larger_peak_and_a_refusal_says_what_is_lacking(
+    ram, disk, less, stage, place, ranks, length
+):
+    offload = OffloadConfig(optimizer=place, folder=Path("disk"))
+    config = TrainingConfig(steps=1, stage=stage, offload=offload)
+    part = Part(examples=4, length=length)
+    found, refusals = [], []
+    for share in (1.0, less):
+        hardware = Hardware(ram_bytes=max(1, int(share * ram)), disk_bytes=int(share * disk))
+        try:
+            found.append(plan_training(DECODER, config, hardware, part=part, ranks=ranks))
+        except DoesNotFit as error:
+            found.append(None)
+            refusals.append(error)
+    assert all(error.plan.lacking and "too little" in error.message for error in refusals)
+    assert all("it fits as it is with" in error.hint for error in refusals)
+    roomy, tight = found
+    if roomy is None:
+        assert tight is None
+    elif tight is not None:
+        assert tight.predicted_peak_bytes <= roomy.predicted_peak_bytes
+
+
+def test_a_refusal_names_the_cheapest_knob_that_is_enough_and_it_is():
+    part = Part(examples=4, length=512)
+    config = TrainingConfig(steps=1)
+    peak = plan_training(DECODER, config, ROOMY, part=part).peak["ram"]
+    with pytest.raises(DoesNotFit) as caught:
+        plan_training(DECODER, config, replace(ROOMY, ram_bytes=peak - 2**20), part=part)
+    assert caught.value.location == "offload.activations"
+    assert caught.value.hint.startswith("set offload.activations to recompute; or set micro_batches to 2")
+    turned = replace(config, offload=OffloadConfig(activations="recompute"))
+    assert plan_training(DECODER, turned, replace(ROOMY, ram_bytes=peak - 2**20), part=part)
+
+
+def test_a_plan_is_plain_values_and_a_line():
+    config = TrainingConfig(steps=3, stage=2, offload=OffloadConfig(optimizer="cpu"))
+    plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=2, correction=1.5)
+    told = json.loads(json.dumps(plan.to_json()))
+    assert told["predicted_peak_bytes"] == plan.predicted_peak_bytes
+    assert told["options"]["offload_optimizer"] == "cpu"
+    assert plan.in_words().startswith("2 ranks on the CPU, stage 2, float32, optimizer in main memory; ")
+    with pytest.raises(ModelError, match="bad_request"):
+        plan_training(DECODER, config, ROOMY, part=PART, ranks=0)
+    with pytest.raises(ModelError, match="no plan for the training of a str"):
+        plan_training("a model", config, ROOMY, part=PART)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,9 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
             "  ".join(f"{key}={render.value(value)}" for key, value in step["with"].items()),
         )
     out.print(table)
+    for step in answer["steps"]:
+        for line in _training_lines((step.get("estimate") or {}).get("plan") or {}):
+            out.print(f"{step['name']}: {line}")
     memory = answer["memory_bytes"]
     peak = f"peak memory {show_bytes(memory)}" if memory else "no memory known"
     total = f"{_range(answer['seconds']) or 'no time known'}, {peak}"
@@ -199,6 +203,27 @@ def _cores(resources: dict[str, Any]) -> str:
     """Of one process; of a gang with the number of its ranks before it: ``4 x 0.5``."""
     each = f"{resources.get('cpu', 0):g}" + (f" + {resources['gpu']:g} GPU" if resources.get("gpu") else "")
     return f"{resources['ranks']} x {each}" if resources.get("ranks", 1) > 1 else each
+
+
+def _training_lines(plan: dict[str, Any]) -> Iterator[str]:
+    """What a rank of a training will hold by tier, where a step's time goes, and why it does not fit."""
+    if not plan.get("step_seconds"):
+        return
+    ranks = plan.get("ranks", 1)
+    held = ", ".join(f"{tier} {show_bytes(size)}" for tier, size in plan["peak_bytes"].items() if size)
+    yield f"{ranks} rank{'s' if ranks > 1 else ''}, at the peak{' of each' if ranks > 1 else ''}: {held}"
+    kinds = plan.get("step_seconds_of", {})
+    parts = ", ".join(f"{kind} {_short_range(span)}" for kind, span in kinds.items())
+    yield f"a step in {_short_range(plan['step_seconds'])} ({parts})"
+    if plan.get("refusal"):
+        yield f"does not fit: {plan['refusal']}"
+
+
+def _short_range(seconds: list[float]) -> str:
+    """Of steps, which may take less than a second."""
+    if seconds[1] >= 2:
+        return _range(seconds)
+    return f"{1000 * seconds[0]:.0f} to {1000 * seconds[1]:.0f} ms"
 
 
 def _range(seconds: list[float] | None) -> str:

@@ -21,11 +21,15 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What the largest node offers to one step; estimates are made against it."""
+    """What the largest node offers to one step; estimates are made against it.
+
+    ``ranks`` is how many processes the step asks for; all figures of its estimate are of one of them.
+    """
 
     cpus: float
     memory_bytes: int
     gpus: tuple[Gpu, ...] = ()
+    ranks: int = 1
 
 
 @dataclass(frozen=True, slots=True)

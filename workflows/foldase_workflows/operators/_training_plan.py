@@ -63,7 +63,6 @@ def estimate_training_step(
     hardware: Hardware,
     *,
     cpus: float,
-    ranks: int = 1,
 ) -> Estimate | None:
     """What a step that trains will take, with its plan; for ``Operator.estimate``, without torch.
 
@@ -72,9 +71,8 @@ def estimate_training_step(
         inputs: known so far; those left out have their defaults.
         recipe: what the operator trains with where the inputs say nothing.
         part: what one part of a step's batch holds.
-        hardware: what the largest node offers.
+        hardware: what the largest node offers, and how many ranks there are.
         cpus: cores of a rank.
-        ranks: processes that train together.
 
     Returns:
         None where the inputs contradict each other: the run says how.
@@ -89,7 +87,7 @@ def estimate_training_step(
     refusal = ""
     try:
         training = training_config(inputs, recipe, folder=_ELSEWHERE)
-        plan = plan_training(model, training, there, part=part, ranks=ranks)
+        plan = plan_training(model, training, there, part=part, ranks=hardware.ranks)
     except DoesNotFit as error:
         plan, refusal = error.plan, str(in_words_of_inputs(error))
     except (ModelError, BadInput):

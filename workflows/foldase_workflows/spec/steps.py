@@ -83,8 +83,14 @@ class Request:
             wanted = estimate is not None and estimate.gpu_memory_bytes > 0
             gpu = 1.0 if wanted and hardware is not None and hardware.gpus else own.gpu
         # Ranks from the document's defaults concern those of its steps that can have several.
-        ranks = 1 if not operator.gang else own.ranks if self.ranks is None else self.ranks
+        ranks = self.ranks_of(operator)
         return Resources(cpu=float(cpu), memory_bytes=int(memory), gpu=float(gpu), ranks=ranks)
+
+    def ranks_of(self, operator: AnyOperator) -> int:
+        """How many processes the step is; only gangs are more than one."""
+        if not operator.gang:
+            return 1
+        return operator.resources.ranks if self.ranks is None else self.ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,8 @@ class CheckedStep:
         """What the operator expects for these inputs, which need not be all; None where it cannot say."""
         readable = {name: _with_artifacts(value) for name, value in known.items()}
         try:
-            return self.operator.estimate(readable, hardware)
+            ranks = self.request.ranks_of(self.operator)
+            return self.operator.estimate(readable, replace(hardware, ranks=ranks))
         except _ESTIMATE_FAULTS:
             # An estimate is advice: a value it did not expect must not stop a plan or a run.
             return None
