@@ -60,6 +60,22 @@ def test_the_document_trains_in_one_process(platform, tmp_path):
     assert model.config.hidden_size == 16
 
 
+def test_without_offload_it_is_refused_before_it_begins(platform):
+    run = platform.run(plain(), families=2, length=16, steps=6)
+    assert run.summary.state == "failed"
+    error = next(step.error for step in run.steps if step.error)
+    assert error["code"] == "does_not_fit"
+    assert "set offload_parameters to nvme" in error["hint"]
+
+
+def plain() -> str:
+    """The document in one process with nothing offloaded."""
+    source = catalog_entry("zero-offload").source
+    for before, after in (("ranks: 4", "ranks: 1"), ("stage: 3", "stage: 0"), (": nvme", ": none")):
+        source = source.replace(before, after)
+    return source
+
+
 def ranks_of(home: Path) -> dict[int, int]:
     """Processes by rank: each works in a scratch folder of its own."""
     found: dict[int, int] = {}

@@ -64,10 +64,11 @@ def disk_of(inputs: TrainingPorts, context: StepContext | RankContext) -> Path |
     """What ``nvme`` means in this process: None, for the folder that the worker names, or the step's own.
 
     Where the worker names none in :data:`SCRATCH_VARIABLE`, it is the scratch folder of this step, or of
-    this rank of it, which lies in the state folder of the platform.
+    this rank of it, which lies in the state folder of the platform. It is known where nothing lies there
+    too, so that a plan that does not fit can say that something could.
     """
     places = (inputs.offload_optimizer, inputs.offload_parameters, inputs.offload_activations)
-    return context.scratch if "nvme" in places and not os.environ.get(SCRATCH_VARIABLE) else None
+    return None if "nvme" in places and os.environ.get(SCRATCH_VARIABLE) else context.scratch
 
 
 def first_says(context: RankContext, message: str, *, level: str = "info") -> None:
