@@ -18,7 +18,7 @@ TOLERANCE = 1e-5
 ALONE_TOLERANCE = 1e-3
 """Beside one process, which sums parts in another order: norms over two features make much of a rounding."""
 IDLE_SECONDS = 60
-LONG_EXAMPLES = 60
+LONG_EXAMPLES = 25
 PLACES = {
     "device": OffloadConfig(),
     "optimizer on cpu": OffloadConfig(optimizer="cpu"),
