@@ -89,7 +89,8 @@ def estimate_training_step(
         training = training_config(inputs, recipe, folder=_ELSEWHERE)
         plan = plan_training(model, training, there, part=part, ranks=hardware.ranks)
     except DoesNotFit as error:
-        plan, refusal = error.plan, str(in_words_of_inputs(error))
+        said = in_words_of_inputs(error)
+        plan, refusal = error.plan, f"{said.message}: {said.hint}"
     except (ModelError, BadInput):
         return None
     told = plan.to_json() | ({"refusal": refusal} if refusal else {})
