@@ -30,6 +30,8 @@ NAMES = {
     "disk": "disk",
     CAP: "counted memory",
 }
+SPILL_STAGING = 4 * 4 * 2**20
+"""``training.offload.spill``: buffers between activations and the disk."""
 _DISK = Path("disk")
 """Stands for a folder where a knob is tried that needs one."""
 
@@ -160,7 +162,8 @@ def _hold_activations(held: Held, made: Activations, training: TrainingConfig) -
         here, there = made.block + made.working, made.kept
     # When gradients lie between buckets, or a bucket is stepped, activations are gone.
     held.add("device", "activations", max(here, held.arriving))
-    held.add("disk" if place == "nvme" else "host", "activations", there)
+    held.add("disk" if place == "nvme" else "pinned", "offloaded activations", there)
+    held.add("pinned", "offloaded activations", SPILL_STAGING if place == "nvme" else 0)
 
 
 def _peaks(plan: TrainingPlan, held: Held) -> dict[str, int]:
