@@ -50,8 +50,8 @@ def test_reference_is_the_sum_over_sequences():
 def test_gradcheck_of_every_input(form, kind, bias, monkeypatch):
     if form != "reference":
         force(form, monkeypatch, tile=200)
-    tensors = make((2,), 3, 4, 2, 3, bias=bias)
-    weights = make_weights(kind, (2, 3, 4))
+    tensors = make((), 3, 4, 2, 3, bias=bias)
+    weights = make_weights(kind, (3, 4))
     backend = "reference" if form == "reference" else "cpu"
 
     def call(a, b, weight, *rest):

@@ -181,12 +181,13 @@ t.train_contacts(t.make_families(6), t.TINY, t.recipe_of(60), checkpoints=Path(s
 """
 
 
-def test_a_killed_process_is_continued_to_the_same_model(tmp_path):
-    """SIGKILL at a random moment, then once more, then the rest: the model is that of a quiet run."""
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.verify)])
+def test_a_killed_process_is_continued_to_the_same_model(tmp_path, kills):
+    """SIGKILL at a random moment, perhaps again, then the rest: the model is that of a quiet run."""
     families = make_families(6)
     whole, _ = train_contacts(families, TINY, recipe_of(60))
     reached = 0
-    for _ in range(2):
+    for _ in range(kills):
         process = subprocess.Popen(
             [sys.executable, "-c", _TRAIN_IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path)]
         )

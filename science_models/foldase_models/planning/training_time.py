@@ -50,14 +50,13 @@ def bytes_sent(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> d
     With P parameters: stage 0 sums whole gradients once a step, which is 2 P. Stage 1 does so in halves:
     it scatters gradients, P, and gathers new weights, P. Stage 2 scatters after every part of the batch.
     Stage 3 gathers weights for the forward and again for the backward pass of every part, but those outside
-    of blocks once for both, and scatters after every part: at most 3 P.
+    of blocks and of the last block once for both, and scatters after every part: at most 3 P.
     """
     if ranks == 1:
         return {}
     blocks = [numel(tensors) for tensors in root_and_blocks(units)]
-    # The root's unit stays gathered in between, and where weights are streamed the last block does too.
-    streams = training.offload.parameters != "none"
-    parameters, once = sum(blocks), sum(blocks[-2:] if streams else blocks[-1:])
+    # The root's unit stays gathered in between, and so does the last block: the way back begins with it.
+    parameters, once = sum(blocks), sum(blocks[-2:])
     ring, item = (ranks - 1) / ranks, ITEM[training.precision]
     rounds = -(-training.micro_batches // ranks)
     weights, low = ring * item * parameters, ring * item
