@@ -1,6 +1,6 @@
 """The optimizer's pipeline through the disk beside what the disk and the processor can do alone.
 
-    python benchmarks/offload.py [--folder FOLDER] [--parameters 24000000] [--rounds 5] [--threads N]
+    python benchmarks/offload.py [--folder FOLDER] [--parameters 24000000] [--rounds 15] [--threads N]
         [--json FILE]
 
 A round measures, one after the other: the disk, reading and writing at once with the transfers of a training
@@ -186,7 +186,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="on the disk; default: a temporary one")
     parser.add_argument("--parameters", type=int, default=24_000_000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
