@@ -107,7 +107,7 @@ def bytes_and_traffic() -> Iterator[Row]:
             for stage in STAGES:
                 config = config_of(2, stage=stage, micro_batches=ranks)
                 found = gang.run(cases.train, LARGE, config, timeout=300)
-                held = max(sum(one["held"]["device"].get(owner, 0) for owner in cases.MOVED) for one in found)
+                held = max(sum(one["complete"].get(owner, 0) for owner in cases.MOVED) for one in found)
                 buckets = math.ceil(4 * LARGE.parameters / BUCKET) + 2
                 wanted = state_formula(LARGE.parameters, stage, ranks)
                 off = abs(held - wanted) - 4 * buckets * ranks * PADDING

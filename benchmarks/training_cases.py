@@ -128,14 +128,15 @@ def train(
     """Train a tower; what a rank knows of it.
 
     Returns:
-        ``losses`` by step, ``held`` bytes by owner, ``tiers``, ``peaks``, ``traffic`` a step, ``seconds`` of
-        each step.
+        ``losses``, ``seconds``, ``times`` and ``traffic`` by step; ``held`` bytes by tier and owner at the
+        end, ``complete`` those on the device when all gradients of a step were there, ``peaks`` by tier.
     """
     problem = Problem(size)
     if config.offload.folder is not None:
         config = replace(config, offload=replace(config.offload, folder=Path(config.offload.folder)))
     store = CheckpointStore(Path(checkpoints), kept=2) if checkpoints else None
     trainer = Trainer(problem.model, problem.loss, problem.batch, config, store, ranks)
+    complete = _noting_states(trainer)
     reports = []
     with suppress(TrainingStopped):
         trainer.run(reports.append, (lambda: trainer.step + 1 >= stop_after) if stop_after else None)
@@ -143,12 +144,27 @@ def train(
         "first": reports[0].step,
         "losses": [report.loss for report in reports],
         "held": {tier: trainer.ledger.held(tier) for tier in ("device", "pinned", "host", "disk")},
+        "complete": complete,
         "peaks": dict(trainer.ledger.peaks()),
         "traffic": [report.traffic for report in reports],
         "seconds": [report.seconds for report in reports],
         "times": [dict(report.times) for report in reports],
     }
     trainer.close()
+    return found
+
+
+def _noting_states(trainer: Trainer[Any]) -> dict[str, int]:
+    """Bytes on the device by owner, filled in at every step before the gradients are used up."""
+    found: dict[str, int] = {}
+    finish = trainer.engine.finish
+
+    def noting() -> float:
+        norm = finish()
+        found.update(trainer.ledger.held("device"))
+        return norm
+
+    trainer.engine.finish = noting  # type: ignore[method-assign]
     return found
 
 
