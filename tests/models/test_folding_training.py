@@ -6,9 +6,12 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from foldase_models.errors import ModelError
 from foldase_models.folding import load_folder
@@ -28,6 +31,8 @@ from foldase_models.training.checkpoints import CheckpointStore
 
 SAME = 1e-4
 """Coordinates of a model and of the same one read back from its file, A."""
+BFLOAT16_TOLERANCE = 0.005
+"""Of the first losses, relative."""
 BY_HEART = LossWeights(clamped_share=0.0, masked_msa=0.0)
 """FAPE is never cut off, so that it pulls from afar too, and no residue is hidden."""
 
@@ -81,7 +86,7 @@ def bundle(helices: int, length: int, seed: int = 1) -> TrainingStructure:
     )
 
 
-def by_heart(steps: int, **changes: float) -> FoldingRecipe:
+def by_heart(steps: int, **changes: Any) -> FoldingRecipe:
     training = {"learning_rate": 5e-3, "warmup_steps": 20, "average_decay": 0.9, "steps": steps, **changes}
     return FoldingRecipe(
         training=published_training(**training), losses=BY_HEART, recycles=0, hidden_share=0.0
@@ -99,6 +104,39 @@ def test_a_helix_hairpin_is_learned_by_heart():
     assert record["scores"] == pytest.approx(found[0].scores)
     assert record["scores"]["lddt_alpha"] > 0.6
     assert record["scores"]["rmsd_alpha"] < 3.0
+
+
+def dtypes(model: nn.Module) -> set[torch.dtype]:
+    return {own.dtype for own in model.parameters() if own.requires_grad}
+
+
+@pytest.mark.parametrize("stage", [0, pytest.param(3, marks=pytest.mark.verify)])
+def test_bfloat16_learns_as_float32_does_as_frames_and_losses_stay_exact(stage):
+    losses, held = {}, set()
+
+    def train(precision):
+        made = []
+
+        def new():
+            made.append(EsmFoldTrainee.new(config(blocks=1), 0))
+            return made[-1]
+
+        def step(report):
+            losses.setdefault(precision, []).append(report.loss)
+            trunk = made[0].model.trunk
+            held.add((precision, *dtypes(trunk.structure_module), *dtypes(trunk.blocks)))
+
+        recipe = by_heart(6 if stage == 0 else 75, precision=precision, stage=stage)
+        train_folding(new, [bundle(2, 8)], recipe, watcher=Watcher(step=step))
+
+    train("float32")
+    train("bfloat16")
+    assert held == {
+        ("float32", torch.float32, torch.float32),
+        ("bfloat16", torch.float32, torch.bfloat16),
+    }
+    np.testing.assert_allclose(losses["bfloat16"][:6], losses["float32"][:6], rtol=BFLOAT16_TOLERANCE)
+    assert stage == 0 or losses["bfloat16"][-1] < 0.5 * losses["bfloat16"][0]
 
 
 @pytest.mark.verify

@@ -7,6 +7,7 @@ translations inside, which count 10 A. Source: Jumper et al. 2021, supplement 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -135,7 +136,12 @@ class StructureModule(nn.Module):
 
     Keys: ``layer_norm_s``, ``layer_norm_z``, ``linear_in``, ``ipa``, ``layer_norm_ipa``, ``transition``,
     ``bb_update``, ``angle_resnet``: those of OpenFold and of Hugging Face's ESMFold.
+
+    Attributes:
+        computes_in_float32: told to whoever trains in a narrower dtype.
     """
+
+    computes_in_float32: ClassVar[bool] = True
 
     def __init__(self, dims: StructureDims) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foldase_kernels.operators import no_autocast
 from foldase_models.errors import ModelError
 from foldase_models.folding.losses import LossWeights, folding_losses
 from foldase_models.folding.options import ForwardOptions
@@ -254,7 +255,8 @@ class _Run:
         totals, parts = [], []
         for example in batch:
             predicted, hidden = self.trainee.predict(example.known, example.draw, self.recipe.options)
-            truth = example.known.truth(self.device)
+            with no_autocast(self.device):
+                truth = example.known.truth(self.device)
             clamped = truth.atom37.new_tensor([example.clamped])
             total, shown = folding_losses(
                 predicted, truth, self.recipe.losses, clamped=clamped, hidden=hidden

@@ -1,4 +1,8 @@
-"""Calculating in bfloat16: products by autocast, norms in float32 on every kind of device."""
+"""Calculating in bfloat16: products by autocast, norms in float32 on every kind of device.
+
+A module whose class says ``computes_in_float32 = True`` keeps float32 parameters, all inside it included, and
+leaves autocast by itself: frames and distances do not survive half precision.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -28,14 +33,29 @@ _NORMS: frozenset[Callable[..., Any]] = frozenset(
 )
 
 
-def parameter_dtype(precision: Precision) -> torch.dtype:
-    """What floating parameters are cast to while a model is trained."""
-    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+def parameter_dtypes(model: nn.Module, precision: Precision) -> dict[str, torch.dtype]:
+    """What the parameters of a model are cast to while it is trained, by their first name.
+
+    Frozen ones that have another dtype than float32 keep it.
+    """
+    lowered = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    wide = {id(own) for module in model.modules() if stays_wide(module) for own in module.parameters()}
+    found = {}
+    for name, parameter in model.named_parameters():
+        cast = parameter.requires_grad or parameter.dtype == torch.float32
+        dtype = torch.float32 if id(parameter) in wide else lowered
+        found[name] = dtype if cast else parameter.dtype
+    return found
+
+
+def stays_wide(module: nn.Module) -> bool:
+    """Whether a module computes in float32 whatever the precision of the training is."""
+    return bool(getattr(module, "computes_in_float32", False))
 
 
 @contextmanager
 def calculating(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Around whatever calls a model whose parameters have :func:`parameter_dtype`.
+    """Around whatever calls a model whose parameters have :func:`parameter_dtypes`.
 
     In float32 nothing happens. In bfloat16, autocast chooses the dtype of each operation. On a CPU it leaves
     norms alone, which then refuse inputs and weights of two dtypes; here they are computed in float32, as

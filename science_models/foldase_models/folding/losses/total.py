@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from foldase_kernels.operators import no_autocast
 from foldase_models.errors import ModelError
 from foldase_models.folding.losses.confidence import atom_lddt, plddt_loss, resolved_loss
 from foldase_models.folding.losses.fape import backbone_fape, sidechain_fape
@@ -80,6 +81,18 @@ def folding_losses(
     Raises:
         ModelError: ``no_losses``: every loss that this model has weighs 0.
     """
+    # Where atoms are does not survive half precision, in which an autocast region would multiply.
+    with no_autocast(truth.atom37.device):
+        return _weighted(predicted, truth, weights, clamped, hidden)
+
+
+def _weighted(
+    predicted: Predicted,
+    truth: Truth,
+    weights: LossWeights,
+    clamped: torch.Tensor | None,
+    hidden: HiddenLetters | None,
+) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
     parts = _structure_losses(predicted.structure, truth, weights, clamped)
     lddt, known = _lddt(predicted.structure, truth)
     parts |= _head_losses(predicted, truth, weights, (lddt, known))

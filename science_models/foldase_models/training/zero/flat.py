@@ -12,7 +12,7 @@ from foldase_models.training.collectives import Pending
 from foldase_models.training.engine import Engine, buffer_shards
 from foldase_models.training.optim.stepper import Stepper
 from foldase_models.training.optim.steppers import make_stepper
-from foldase_models.training.precision import calculating, parameter_dtype
+from foldase_models.training.precision import calculating, parameter_dtypes
 from foldase_models.training.shards import AVERAGE, WEIGHTS, FlatShard, with_absent
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.layout import Bucket, lay_out, trainable
@@ -38,11 +38,12 @@ class FlatEngine(Engine):
         ranks = surroundings.collectives.ranks
         self.rank = ranks.rank if shared else 0
         self.parameters = trainable(model)
+        self._dtypes = parameter_dtypes(model, self.config.precision)
         self.buckets = lay_out(
             self.parameters,
             ranks.size if shared else 1,
             self.config.limits.bucket_bytes,
-            dtype=parameter_dtype(self.config.precision),
+            dtypes=self._dtypes,
         )
         self._gathers: dict[int, Pending] = {}
         self._adopt_fixed()
@@ -144,9 +145,7 @@ class FlatEngine(Engine):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 continue
-            lowered = parameter.dtype == torch.float32
-            dtype = parameter_dtype(self.config.precision) if lowered else parameter.dtype
-            parameter.data = parameter.data.to(device, dtype)
+            parameter.data = parameter.data.to(device, self._dtypes[name])
             take_over(self.around, "frozen weights", name, parameter.data)
         moved: dict[torch.Tensor, torch.Tensor] = {}
         for module in self.model.modules():

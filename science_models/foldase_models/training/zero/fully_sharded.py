@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from foldase_models.training.optim.stepper import Publish
 from foldase_models.training.optim.steppers import make_stepper
-from foldase_models.training.precision import parameter_dtype
+from foldase_models.training.precision import parameter_dtypes
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.flat import take_over
 from foldase_models.training.zero.gathered import WORKING
@@ -186,18 +186,18 @@ class FullyShardedEngine(ThirdStage):
     @torch.no_grad()
     def _prepare(self) -> None:
         """Rank 0's values everywhere; this rank's rows as exactly as the model has them; the dtype to be."""
-        ranks, precision = self._ranks, self._around.config.precision
+        ranks, dtypes = self._ranks, parameter_dtypes(self.model, self._around.config.precision)
         for name, parameter in self.model.named_parameters():
             if not parameter.numel():
                 continue
             values = parameter.detach().contiguous()
             self._around.collectives.broadcast(f"first weights of {name}", values).wait()
-            if precision == "bfloat16" and values.is_floating_point():
+            if self._around.config.precision == "bfloat16" and values.is_floating_point():
                 if parameter.requires_grad:
                     share = row_share(tuple(values.shape), ranks.size)
                     rows = values.view(-1)[ranks.rank * share : (ranks.rank + 1) * share]
                     self._exact[name] = rows.float() if rows.dtype != torch.float32 else rows.clone()
-                values = values.to(parameter_dtype(precision))
+                values = values.to(dtypes[name])
             parameter.data = values
 
     def _shard(self) -> None:

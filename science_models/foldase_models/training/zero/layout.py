@@ -109,7 +109,7 @@ def lay_out(
     ranks: int,
     bucket_bytes: int,
     *,
-    dtype: torch.dtype | None = None,
+    dtypes: Mapping[str, torch.dtype] | None = None,
 ) -> tuple[Bucket, ...]:
     """Put parameters into buckets of about ``bucket_bytes``; one that is larger has a bucket of its own.
 
@@ -117,7 +117,7 @@ def lay_out(
         parameters: by name, in the order of the model; each tensor once. Those without elements are left out.
         ranks: that share a bucket.
         bucket_bytes: at which a bucket is full.
-        dtype: that parameters are going to have; their own where it is left out.
+        dtypes: that parameters are going to have, by name; their own where it is left out.
     """
     open_ones: dict[tuple[torch.dtype, bool], list[tuple[str, tuple[int, ...]]]] = {}
     filled: dict[tuple[torch.dtype, bool], int] = {}
@@ -131,7 +131,7 @@ def lay_out(
     for name, parameter in reversed(list(parameters.items())):
         if parameter.numel() == 0:
             continue
-        kind = (dtype or parameter.dtype, decays(parameter))
+        kind = (dtypes[name] if dtypes else parameter.dtype, decays(parameter))
         size = parameter.numel() * kind[0].itemsize
         if filled.get(kind, 0) + size > bucket_bytes:
             close(kind)

@@ -40,7 +40,6 @@ def lay_out_rows(
     parameters: Mapping[str, torch.Tensor],
     ranks: int,
     bucket_bytes: int,
-    dtype: torch.dtype | None = None,
 ) -> tuple[RowBucket, ...]:
     """Put parameters into buckets of about ``bucket_bytes``; with 0 each has a bucket of exactly its rows.
 
@@ -48,7 +47,6 @@ def lay_out_rows(
         parameters: by name, in the order of the model, with elements.
         ranks: that share rows out.
         bucket_bytes: of all ranks' shares together, at which a bucket is full.
-        dtype: that parameters are going to have; their own where it is left out.
     """
     buckets: list[RowBucket] = []
     open_ones: dict[tuple[torch.dtype, bool], list[Entry]] = {}
@@ -67,7 +65,7 @@ def lay_out_rows(
         )
 
     for name, parameter in reversed(list(parameters.items())):
-        shape, kind = tuple(parameter.shape), (dtype or parameter.dtype, parameter.dim() > 1)
+        shape, kind = tuple(parameter.shape), (parameter.dtype, parameter.dim() > 1)
         start = end(kind) if kind in open_ones else 0
         if start and (start + row_share(shape, ranks)) * ranks * kind[0].itemsize > bucket_bytes:
             close(kind)

@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from foldase_models.training.collectives import Pending, Waitable
 from foldase_models.training.optim.stepper import Publish
 from foldase_models.training.optim.steppers import make_stepper
+from foldase_models.training.precision import parameter_dtypes
 from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.calls import Call
 from foldase_models.training.zero.flat import take_over
@@ -326,7 +327,7 @@ class StreamedEngine(ThirdStage):
         frozen: list[tuple[Bucket, ...]] = [()] * len(self._units)
         counts = {True: 0, False: 0}
         config = self._around.config
-        lowered = torch.bfloat16 if config.precision == "bfloat16" else None
+        lowered = parameter_dtypes(self.model, config.precision) if config.precision == "bfloat16" else None
         for number in reversed(range(len(self._units))):
             for kind, into in ((True, trained), (False, frozen)):
                 own = {
@@ -334,7 +335,7 @@ class StreamedEngine(ThirdStage):
                     for name, parameter in self._units[number].parameters.items()
                     if parameter.requires_grad is kind
                 }
-                made = lay_out(own, self._ranks.size, config.limits.bucket_bytes, dtype=lowered)
+                made = lay_out(own, self._ranks.size, config.limits.bucket_bytes, dtypes=lowered)
                 into[number] = tuple(replace(b, index=b.index + counts[kind]) for b in made)
                 counts[kind] += len(made)
         return trained, frozen

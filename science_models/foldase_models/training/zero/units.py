@@ -5,7 +5,7 @@ of every outermost ``nn.ModuleList`` are units, and so are the elements of an ``
 one kind of block; what lies outside of them is the root's unit, which stays gathered for the whole of a
 forward and backward pass. A module that was given to :func:`as_unit` is a unit too, and nothing inside it is
 one unless it was given as well: that makes a large linear a unit of its own, and keeps together what ranks
-may branch in differently.
+may branch in differently. So is a module that computes in float32, as a unit has one dtype.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from torch import nn
+
+from foldase_models.training.precision import stays_wide
 
 ROOT = "the rest of the model"
 """Name of the root's unit."""
@@ -123,7 +125,8 @@ def unit_modules(model: nn.Module) -> Iterator[tuple[int, tuple[str, nn.Module]]
             where = f"{path}.{name}" if path else name
             # A list inside a list is never called itself.
             called = not isinstance(child, nn.ModuleList | nn.ModuleDict)
-            chosen = is_marked(child) or (repeats and called and any(True for _ in child.parameters()))
+            repeated = repeats and called and any(True for _ in child.parameters())
+            chosen = is_marked(child) or stays_wide(child) or repeated
             if chosen and id(child) not in seen:
                 seen.add(id(child))
                 yield id(child), (where, child)
