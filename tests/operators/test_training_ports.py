@@ -53,6 +53,9 @@ def test_what_is_given_counts():
 
 
 def test_a_contradiction_names_the_input():
+    with pytest.raises(BadInput, match="set offload_optimizer to cpu, or leave ahead out") as caught:
+        training_config(Inputs(offload_ahead=True), RECIPE)
+    assert caught.value.location.path == "with.offload_ahead"
     with pytest.raises(BadInput, match="set offload_optimizer to cpu too") as caught:
         training_config(Inputs(stage=3, offload_parameters="cpu"), RECIPE)
     assert caught.value.location.path == "with.offload_optimizer"

@@ -94,7 +94,7 @@ class Bench:
         for bucket, gradient in enumerate(self.gradients(number)):
             if bucket in without:
                 continue
-            if add and self.stepper.holds_gradients:
+            if add and self.stepper.holds_gradient(bucket):
                 self.stepper.take(bucket, gradient).wait()
                 self.stepper.take(bucket, gradient, add=True).wait()
             else:

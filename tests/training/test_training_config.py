@@ -36,6 +36,7 @@ from foldase_models.training import config as training_config
         (lambda: CheckpointConfig(kept=0), "checkpoint.kept"),
         (lambda: LimitsConfig(memory_bytes=5), "limits.memory_bytes"),
         (lambda: OffloadConfig(optimizer="disk"), "offload.optimizer"),
+        (lambda: OffloadConfig(optimizer="cpu", device_buckets=-1), "offload.device_buckets"),
     ],
 )
 def test_a_field_that_makes_no_sense_is_named(make, field):
@@ -56,6 +57,28 @@ def test_a_field_that_makes_no_sense_is_named(make, field):
             "stage to 3",
         ),
         (lambda: OffloadConfig(parameters="cpu"), "offload.optimizer", "to cpu too"),
+        (lambda: OffloadConfig(ahead=True), "offload.ahead", "optimizer to cpu"),
+        (
+            lambda: OffloadConfig(optimizer="nvme", folder=Path("/disk"), ahead=True),
+            "offload.ahead",
+            "leave ahead out",
+        ),
+        (
+            lambda: OffloadConfig(optimizer="cpu", ahead=True, delayed=True),
+            "offload.ahead",
+            "leave ahead out",
+        ),
+        (lambda: OffloadConfig(device_buckets=2), "offload.device_buckets", "device_buckets to 0"),
+        (
+            lambda: OffloadConfig(optimizer="cpu", delayed=True, device_buckets=2),
+            "offload.device_buckets",
+            "device_buckets to 0",
+        ),
+        (
+            lambda: OffloadConfig(optimizer="cpu", parameters="cpu", device_buckets=2),
+            "offload.device_buckets",
+            "device_buckets to 0",
+        ),
     ],
 )
 def test_contradictions_name_the_field_and_the_fix(make, field, fix):
@@ -103,7 +126,10 @@ def test_an_unknown_field_is_named():
 def test_where_things_lie_is_no_part_of_the_result():
     plain = TrainingConfig(steps=3)
     spread = TrainingConfig(
-        steps=3, stage=2, offload=OffloadConfig(optimizer="cpu"), checkpoint=CheckpointConfig(seconds=1.0)
+        steps=3,
+        stage=2,
+        offload=OffloadConfig(optimizer="cpu", ahead=True, device_buckets=2),
+        checkpoint=CheckpointConfig(seconds=1.0),
     )
     assert plain.result_fields() == spread.result_fields()
     assert plain.result_fields() != TrainingConfig(steps=3, precision="bfloat16").result_fields()

@@ -113,6 +113,8 @@ CASES = [
         "offload": {"optimizer": "cpu", "delayed": True},
     },
     {"stage": 1, "precision": "bfloat16", "offload": {"optimizer": "nvme", "delayed": True}},
+    {"stage": 0, "average_decay": 0.9, "offload": {"optimizer": "cpu", "ahead": True}},
+    {"stage": 2, "precision": "bfloat16", "offload": {"optimizer": "nvme", "device_buckets": 3}},
 ]
 
 

@@ -53,7 +53,8 @@ def lay_out_rows(tensors: Sequence[Tensor], item: int, ranks: int, bucket_bytes:
     for tensor in reversed(tensors):
         now, more = filled.get(tensor.matrix, 0), tensor.share(ranks)
         if now and (now + more) * ranks * item > bucket_bytes:
-            shares.append(now)
+            # What is opened anew comes last.
+            shares.append(filled.pop(tensor.matrix))
             now = 0
         filled[tensor.matrix] = now + more
     padded_shares = (-(-share // unit) * unit for share in [*shares, *filled.values()] if share)

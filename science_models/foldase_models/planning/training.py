@@ -19,7 +19,7 @@ from foldase_models.planning.trainees import Activations, Device, Part, Trainee
 from foldase_models.planning.training_plan import CAP, TrainingPlan
 from foldase_models.planning.training_states import Held, hold_states
 from foldase_models.planning.training_time import Work, time_of_step
-from foldase_models.training.config import ActivationPlace, Place, Stage, TrainingConfig
+from foldase_models.training.config import ActivationPlace, OffloadConfig, Place, Stage, TrainingConfig
 
 MOST_RANKS = 64
 """Up to how many a refusal looks for ranks that would do."""
@@ -231,6 +231,11 @@ def _knobs(request: _Request) -> Iterator[tuple[str, _Request]]:
     """Every change of one knob that lets a training hold less, from what costs least to what costs most."""
     training, ranks = request.training, request.ranks
     examples = request.part.examples
+    if training.offload.ahead:
+        yield _changed(request, "set offload.ahead to false", replace(training.offload, ahead=False))
+    if training.offload.device_buckets:
+        fewer = replace(training.offload, device_buckets=0)
+        yield _changed(request, "set offload.device_buckets to 0", fewer)
     if training.offload.activations == "none":
         yield _activations(request, "recompute")
     divisor = next((count for count in range(2, examples + 1) if examples % count == 0), None)
@@ -278,19 +283,26 @@ def _places(request: _Request) -> Iterator[tuple[str, _Request]]:
             yield _offloaded(changed, words, optimizer=optimizer, parameters=place)
 
 
+def _changed(request: _Request, words: str, offload: OffloadConfig) -> tuple[str, _Request]:
+    return words, replace(request, training=replace(request.training, offload=offload))
+
+
 def _activations(request: _Request, place: ActivationPlace) -> tuple[str, _Request]:
     offload = replace(
         request.training.offload, activations=place, folder=request.training.offload.folder or _DISK
     )
-    changed = replace(request, training=replace(request.training, offload=offload))
-    return f"set offload.activations to {place}", changed
+    return _changed(request, f"set offload.activations to {place}", offload)
 
 
 def _offloaded(
     request: _Request, words: str, *, optimizer: Place, parameters: Place | None = None
 ) -> tuple[str, _Request]:
+    """Moved, without what contradicts that."""
     now = request.training.offload
-    offload = replace(
-        now, optimizer=optimizer, parameters=parameters or now.parameters, folder=now.folder or _DISK
-    )
-    return words, replace(request, training=replace(request.training, offload=offload))
+    where = parameters or now.parameters
+    if now.ahead and optimizer != "cpu":
+        now, words = replace(now, ahead=False), f"{words} and offload.ahead to false"
+    if now.device_buckets and where != "none":
+        now, words = replace(now, device_buckets=0), f"{words} and offload.device_buckets to 0"
+    offload = replace(now, optimizer=optimizer, parameters=where, folder=now.folder or _DISK)
+    return _changed(request, words, offload)

@@ -67,6 +67,8 @@ class TrainingPlan(Plan):
                 "offload_parameters": offload.parameters,
                 "offload_activations": offload.activations,
                 "offload_delayed": offload.delayed,
+                "offload_ahead": offload.ahead,
+                "offload_device_buckets": offload.device_buckets,
             },
             "predicted_peak_bytes": self.predicted_peak_bytes,
             "peak_bytes": dict(self.peak),
@@ -93,6 +95,9 @@ class TrainingPlan(Plan):
             place = getattr(offload, name)
             said += [] if place == "none" else [f"{name} {places[place]}"]
         said += ["steps delayed"] if offload.delayed else []
+        said += ["steps ahead"] if offload.ahead else []
+        count = offload.device_buckets
+        said += [f"{count} bucket{'s' if count > 1 else ''} stepped on the device"] if count else []
         low, high = (_told_short(seconds) for seconds in self.step.seconds)
         expected = f"{gibibytes(self.predicted_peak_bytes)} expected{' of each' if self.ranks > 1 else ''}"
         return f"{', '.join(said)}; {expected}, a step in {low} to {high}"

@@ -89,6 +89,19 @@ class _Layout:
         return sum(bucket.share for bucket in self.buckets)
 
     @property
+    def there(self) -> list[Bucket]:
+        """Buckets whose optimizer state lies where the optimizer lies."""
+        return self.buckets[: len(self.buckets) - len(self.here)]
+
+    @property
+    def here(self) -> list[Bucket]:
+        """Buckets that keep their optimizer state on the device: all of them, or the last ones."""
+        offload = self.training.offload
+        if offload.optimizer == "none":
+            return self.buckets
+        return self.buckets[max(0, len(self.buckets) - offload.device_buckets) :]
+
+    @property
     def whole(self) -> int:
         """Elements of all buckets."""
         return sum(bucket.size for bucket in self.buckets)
@@ -121,19 +134,26 @@ def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, dev
         _hold_units(held, layout)
     if stage < 2:
         held.add("device", "gradients", layout.gradient * layout.whole)
-    elif training.offload.optimizer == "none":
+    else:
         # Where fully_shard has them, float32 gradients are those of its parameters, and go with the step.
         owner = UNDER_WAY if layout.aliased else "gradients"
-        held.add("device", owner, layout.gradient * layout.share)
+        held.add("device", owner, layout.gradient * sum(bucket.share for bucket in layout.here))
     if stage == 2:
         limit = training.limits.bucket_bytes
         sizes = [layout.item * b.size for b in layout.buckets if layout.item * b.numel <= limit]
         held.add("device", "gradient buckets", DOUBLE * max(sizes, default=0))
         held.arriving = layout.item * max(bucket.size for bucket in layout.buckets)
-    {"none": _hold_on_device, "cpu": _hold_on_host, "nvme": _hold_on_disk}[training.offload.optimizer](
-        held, layout
-    )
+    if layout.here:
+        _hold_on_device(held, layout)
+    if layout.there:
+        (_hold_on_host if training.offload.optimizer == "cpu" else _hold_on_disk)(held, layout)
     return held
+
+
+def stepped_on_device(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> float:
+    """Of the elements that a rank steps, the share that it steps on the device."""
+    layout = _lay_out(units, training, ranks, "cpu")
+    return sum(bucket.share for bucket in layout.here) / layout.share
 
 
 def root_and_blocks(units: Sequence[Unit]) -> list[Tensors]:
@@ -194,31 +214,34 @@ def _hold_units(held: Held, layout: _Layout) -> None:
 
 
 def _hold_on_device(held: Held, layout: _Layout) -> None:
-    training = layout.training
-    if training.precision != "float32":
-        held.add("device", "float32 weights", WIDE * layout.share)
-    held.add("device", "optimizer", 2 * WIDE * layout.share)
+    training, share = layout.training, sum(bucket.share for bucket in layout.here)
+    beside = layout.stage == 3 and not layout.aliased
+    if training.precision != "float32" or beside:
+        held.add("device", "float32 weights", WIDE * share)
+    held.add("device", "optimizer", 2 * WIDE * share)
     if training.average_decay:
-        held.add("device", "average", WIDE * layout.share)
+        held.add("device", "average", WIDE * share)
     if layout.gradient != WIDE:
-        held.arriving = max(held.arriving, WIDE * max(bucket.share for bucket in layout.buckets))
+        held.arriving = max(held.arriving, WIDE * max(bucket.share for bucket in layout.here))
 
 
 def _hold_on_host(held: Held, layout: _Layout) -> None:
-    training = layout.training
-    held.add("host", "float32 weights", WIDE * layout.share)
-    held.add("host", "optimizer", 2 * WIDE * layout.share)
+    training, share = layout.training, sum(bucket.share for bucket in layout.there)
+    held.add("host", "float32 weights", WIDE * share)
+    held.add("host", "optimizer", 2 * WIDE * share)
     if training.average_decay:
-        held.add("host", "average", WIDE * layout.share)
+        held.add("host", "average", WIDE * share)
+    if training.offload.ahead:
+        held.add("host", "steps ahead", (4 if training.average_decay else 3) * WIDE * share)
     turns = 2 if training.offload.delayed else 1
-    slices = [layout.gradient * bucket.share for bucket in layout.buckets]
+    slices = [layout.gradient * bucket.share for bucket in layout.there]
     if layout.device == "cpu":
         held.add("host", "gradients", turns * sum(slices))
     else:
         held.add("pinned", "gradients", turns * sum(padded(size) for size in slices))
         held.add("pinned", "staging", HOST_STAGING * padded(max(slices)))
     if training.offload.delayed and layout.streams:
-        held.add("host", "weights", DOUBLE * layout.item * layout.share)
+        held.add("host", "weights", DOUBLE * layout.item * share)
 
 
 def _hold_on_disk(held: Held, layout: _Layout) -> None:
@@ -226,7 +249,7 @@ def _hold_on_disk(held: Held, layout: _Layout) -> None:
     delayed = training.offload.delayed
     smaller = int(training.precision != "float32")
     slots = arrange(
-        layout.buckets,
+        layout.there,
         item=layout.item,
         gradient=layout.gradient,
         state=4 if training.average_decay else 3,
@@ -238,5 +261,5 @@ def _hold_on_disk(held: Held, layout: _Layout) -> None:
     held.add("pinned", "groups of the optimizer", ROTATING * slots.buffer)
     held.add("pinned", "staging", DISK_STAGING * slots.vector)
     if not layout.streams:
-        largest = max(bucket.share for bucket in layout.buckets)
+        largest = max(bucket.share for bucket in layout.there)
         held.add("pinned", "weights to publish", padded(layout.item * largest))

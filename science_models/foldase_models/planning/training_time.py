@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.hardware import Hardware
 from foldase_models.planning.tensors import Unit, numel
-from foldase_models.planning.training_states import root_and_blocks
+from foldase_models.planning.training_states import root_and_blocks, stepped_on_device
 from foldase_models.training.config import TrainingConfig
 
-KINDS = ("compute", "communication", "transfer", "disk")
-"""What the time of a step is split into."""
+KINDS = ("compute", "optimizer", "communication", "transfer", "disk")
+"""What the time of a step is split into; ``optimizer`` where it goes on beside the rest, else it is part of
+``compute``."""
 STEPPED_BYTES = 28
 """Bytes that AdamW reads and writes a parameter: weight, gradient, two moments in; weight, moments out."""
+COPIED_BYTES = 24
+"""Bytes a parameter more where steps are taken ahead: weight and two moments, read and written."""
 PER_CORE = 1.6e10
 """Floating point operations of one core on small matrices, element-wise work included."""
 CPU_MEMORY, GPU_MEMORY = 7e9, 2e12
@@ -83,17 +86,22 @@ def time_of_step(
     device, offload = hardware.computes_on, training.offload
     share = parameters / (ranks if training.stage else 1)
     again = 4 / 3 if offload.activations == "recompute" else 1.0
-    stepping = GPU_MEMORY if device == "gpu" and offload.optimizer == "none" else CPU_MEMORY
+    here = stepped_on_device(units, training, ranks)
+    stepping = here * STEPPED_BYTES * share / (GPU_MEMORY if device == "gpu" else CPU_MEMORY)
+    elsewhere = (1 - here) * (STEPPED_BYTES + COPIED_BYTES * offload.ahead) * share / CPU_MEMORY
+    beside = offload.ahead or offload.delayed
     link, disk, network = (
         said or usual
         for said, usual in zip(hardware.bandwidths(), (LINK[device], DISK, NETWORK[device]), strict=True)
     )
     typical = {
         "compute": rounds * again * (work.flops / _flops_per_second(hardware) + work.overhead)
-        + STEPPED_BYTES * share / stepping,
+        + stepping
+        + (0.0 if beside else elsewhere),
+        "optimizer": elsewhere if beside else 0.0,
         "communication": sum(sent.values()) / network,
-        "transfer": _crossing(training, share, rounds) / link,
-        "disk": _on_disk(training, share, rounds) / disk,
+        "transfer": _crossing(training, (1 - here) * share, rounds) / link,
+        "disk": _on_disk(training, (1 - here) * share, rounds) / disk,
     }
     return Step(
         seconds=(SPREAD[0] * max(typical.values()), SPREAD[1] * sum(typical.values())),

@@ -41,6 +41,14 @@ class Engine(ABC):
         ``last`` says that this step's gradients are complete with it, on this rank.
         """
 
+    def expect(self, update: Update) -> None:  # noqa: B027  # only some steppers can begin ahead
+        """The next backward pass is the last of a step, which will be this one unless it is clipped."""
+
+    @property
+    def steps_taken_back(self) -> int:
+        """Steps so far of which something was computed ahead, in vain."""
+        return 0
+
     @abstractmethod
     def finish(self) -> float:
         """Complete the reductions; the norm of the whole gradient, alike on all ranks, maybe not finite."""

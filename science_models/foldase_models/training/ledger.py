@@ -29,6 +29,7 @@ _REMEDIES: Mapping[str, str] = {
     "optimizer": "set offload.optimizer to nvme, or stage to 1 or more on several ranks",
     "average": "set average_decay to 0, or offload.optimizer to nvme",
     "float32 weights": "set offload.optimizer to nvme, or stage to 1 or more on several ranks",
+    "steps ahead": "leave offload.ahead out",
     "gradients": "set stage to 2, with offload.optimizer on nvme or on several ranks",
     "gradient buckets": "lower limits.bucket_bytes",
     "weights": "set stage to 3 and offload.parameters to nvme, or stage to 3 on several ranks",

@@ -67,6 +67,8 @@ class StepReport:
         memory: bytes by tier.
         traffic: bytes that this rank sent to the others in this step.
         times: seconds by kind of work, see :class:`foldase_models.training.clock.Clock`.
+        steps_taken_back: steps so far in this process of which something was stepped ahead in vain; None
+            where nothing is stepped ahead.
     """
 
     step: int
@@ -79,9 +81,11 @@ class StepReport:
     memory: Mapping[str, int] = field(default_factory=dict)
     traffic: float = 0.0
     times: Mapping[str, float] = field(default_factory=dict)
+    steps_taken_back: int | None = None
 
     def numbers(self) -> dict[str, float]:
         """All of it as the points of curves."""
+        back = self.steps_taken_back
         return {
             "loss": self.loss,
             "learning_rate": self.learning_rate,
@@ -89,6 +93,7 @@ class StepReport:
             **self.values,
             **{f"{tier}_bytes": float(size) for tier, size in self.memory.items()},
             "communicated_bytes": self.traffic,
+            **({} if back is None else {"steps_taken_back": float(back)}),
             **self.times,
         }
 
@@ -245,20 +250,10 @@ class Trainer(Generic[BatchT]):
 
     def _one_step(self, stop: Callable[[], bool] | None) -> tuple[StepReport, bool]:
         sent = self.collectives.traffic.bytes
-        rate = learning_rate(self.config, self.step)
         loss, values, stopped = self._gradients(stop)
         norm = self.engine.finish()
         if math.isfinite(norm):
-            self.engine.step(
-                Update(
-                    number=self.step - self.skipped_steps + 1,
-                    rate=rate,
-                    scale=min(1.0, self.config.clip_norm / (norm + 1e-6)),
-                    average_decay=average_decay(self.config, self.step)
-                    if self.config.average_decay
-                    else None,
-                )
-            )
+            self.engine.step(self._update(min(1.0, self.config.clip_norm / (norm + 1e-6))))
             self._bad_in_a_row = 0
         else:
             self.engine.drop()
@@ -270,15 +265,25 @@ class Trainer(Generic[BatchT]):
             step=self.step,
             steps=self.config.steps,
             loss=loss,
-            learning_rate=rate,
+            learning_rate=learning_rate(self.config, self.step - 1),
             gradient_norm=norm,
             seconds=times.pop("seconds"),
             values=values,
             memory={str(tier): size for tier, size in self.ledger.tiers().items()},
             traffic=self.collectives.traffic.bytes - sent,
             times=times,
+            steps_taken_back=self.engine.steps_taken_back if self.config.offload.ahead else None,
         )
         return report, stopped
+
+    def _update(self, scale: float) -> Update:
+        """The next step."""
+        return Update(
+            number=self.step - self.skipped_steps + 1,
+            rate=learning_rate(self.config, self.step),
+            scale=scale,
+            average_decay=average_decay(self.config, self.step) if self.config.average_decay else None,
+        )
 
     def _gradients(self, stop: Callable[[], bool] | None) -> tuple[float, dict[str, float], bool]:
         """Forward and backward of this rank's parts; loss and values, means over all, and whether to stop."""
@@ -300,8 +305,11 @@ class Trainer(Generic[BatchT]):
                     losses.append(loss.detach())
                     shown.append({name: value.detach() for name, value in values.items()})
                 loss = loss / count if has_part else loss * 0.0
+            last = turn == rounds - 1
+            if last:
+                self.engine.expect(self._update(1.0))
             with self.ledger.computing():
-                self.engine.backward(loss, last=turn == rounds - 1)
+                self.engine.backward(loss, last=last)
         return self._means(losses, shown, stop=stop is not None and stop())
 
     def _means(

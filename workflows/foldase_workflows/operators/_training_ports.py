@@ -29,6 +29,8 @@ WHERE_THINGS_LIE = frozenset(
         "offload_optimizer",
         "offload_parameters",
         "offload_activations",
+        "offload_ahead",
+        "offload_device_buckets",
         "checkpoint_seconds",
         "bucket_mib",
         "memory_cap_mib",
@@ -68,6 +70,15 @@ class TrainingPorts(Ports):
     offload_delayed: Annotated[
         bool, Field(description="Step the optimizer beside the next batch, whose weights are one step old")
     ] = False
+    offload_ahead: Annotated[
+        bool,
+        Field(
+            description="With the optimizer on the cpu: step beside the backward pass, and again if clipped"
+        ),
+    ] = False
+    offload_device_buckets: Annotated[
+        int, Field(ge=0, le=4096, description="So many of the last buckets are stepped on the device")
+    ] = 0
     clip_norm: Annotated[
         float | None,
         Field(gt=0, description="Largest norm of the gradients of a step; left out: the recipe's"),
@@ -113,6 +124,8 @@ def training_config(
             activations=inputs.offload_activations,
             folder=folder,
             delayed=inputs.offload_delayed,
+            ahead=inputs.offload_ahead,
+            device_buckets=inputs.offload_device_buckets,
         )
         return replace(
             recipe,

@@ -60,15 +60,19 @@ class Intake:
             self._landing.append(self._crew.submit(partial(self._land, buffer, staged, event, land)))
         return _Copied(event)
 
-    def bring_to(self, into: torch.Tensor, vector: torch.Tensor) -> Waitable:
-        """Begin to copy a vector to where it stays, which is pinned memory; no buffer is needed."""
+    def bring_to(self, into: torch.Tensor, vector: torch.Tensor, landed: Callable[[], None]) -> Waitable:
+        """Begin to copy a vector to where it stays, which is pinned memory; no buffer is needed.
+
+        ``landed`` is called when it is there, in the thread that deals with what arrives.
+        """
         if self._stream is None:
             with self._clock.busy("transfer"), self._clock.waiting("transfer"):
                 into.copy_(vector)
+            landed()
             return _Copied(None)
         self._stream.wait_stream(torch.cuda.current_stream())
         event = self._copy(into, vector)
-        self._landing.append(self._crew.submit(partial(self._arrived, event)))
+        self._landing.append(self._crew.submit(partial(self._stay, event, landed)))
         return _Copied(event)
 
     def settle(self) -> None:
@@ -98,6 +102,10 @@ class Intake:
         if event is not None:
             with self._clock.busy("transfer"):
                 event.synchronize()
+
+    def _stay(self, event: torch.cuda.Event | None, landed: Callable[[], None]) -> None:
+        self._arrived(event)
+        landed()
 
     def _land(
         self, buffer: torch.Tensor, staged: torch.Tensor, event: torch.cuda.Event | None, land: Land

@@ -56,8 +56,6 @@ class DiskStepper(Stepper):
         groups: in the order in which they are stepped.
     """
 
-    holds_gradients = True
-
     def __init__(
         self,
         buckets: Sequence[Bucket],
@@ -96,7 +94,11 @@ class DiskStepper(Stepper):
         self._turn, self._generation = 0, 0
         self._move_in(weights)
 
-    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
+    def holds_gradient(self, bucket: int) -> bool:
+        """On the disk."""
+        return True
+
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False, more: bool = False) -> Waitable:
         """Begin to write it, or to add it to what lies there."""
         adds = add and bucket in self._taken
         self._taken.add(bucket)

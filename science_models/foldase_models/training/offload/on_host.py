@@ -11,6 +11,7 @@ import torch
 
 from foldase_kernels.adam import square_sum
 from foldase_models.training.collectives import Waitable
+from foldase_models.training.offload.ahead import Ahead
 from foldase_models.training.offload.crew import Crew
 from foldase_models.training.offload.lanes import Intake, Outlet
 from foldase_models.training.offload.pinned import PinnedPool
@@ -46,16 +47,15 @@ class HostStepper(Stepper):
     """Steps in main memory.
 
     Gradients are copied here as they are taken. The steps themselves wait for the norm of all gradients: by
-    clipping, and by a gradient that is not finite, every weight depends on every gradient, and nothing is
-    stepped that may have to be taken back. Then the buckets are stepped in a thread of their own while
-    this one publishes those that are ready.
+    clipping, and by a gradient that is not finite, every weight depends on every gradient. Then the buckets
+    are stepped in a thread of their own while this one publishes those that are ready. Ahead, that thread
+    begins as soon as a bucket's gradient is here, with a second set of vectors, see
+    :class:`foldase_models.training.offload.ahead.Ahead`.
 
     Delayed (section 5.2 of the paper), the step of one batch is computed beside the next batch, whose
     gradients are those of weights one step old. It was decided before whether it is taken, and with which
     factor of clipping. The steps in which the learning rate rises are taken at once.
     """
-
-    holds_gradients = True
 
     def __init__(
         self,
@@ -72,11 +72,13 @@ class HostStepper(Stepper):
         # Where every use fetches the weights, a step must not change them under the use.
         self._shows = config.offload.delayed and config.offload.parameters != "none"
         self._homes: list[PinnedPool] = []
+        self._crew = Crew("optimizer")
+        ahead = config.offload.ahead
+        self._ahead = Ahead(self._crew, config.optimizer, surroundings.clock) if ahead else None
         self._slices = [self._slice(bucket, own) for bucket, own in zip(buckets, weights, strict=True)]
         self._taken: set[int] = set()
         self._turn, self._generation = 0, 0
         self._late: list[Future[torch.Tensor]] = []
-        self._crew = Crew("optimizer")
         self._lanes: tuple[PinnedPool, Intake, Outlet] | None = None
         device = surroundings.ledger.device
         if device.type != "cpu":
@@ -86,24 +88,43 @@ class HostStepper(Stepper):
             ways = (device, pool, self._clock)
             self._lanes = pool, Intake(*ways, "transfer"), Outlet(*ways, "transfer")
 
+    @property
+    def steps_taken_back(self) -> int:
+        """Steps so far of which a bucket was stepped ahead, in vain."""
+        return 0 if self._ahead is None else self._ahead.steps_taken_back
+
+    def holds_gradient(self, bucket: int) -> bool:
+        """In main memory."""
+        return True
+
+    def expect(self, update: Update) -> None:
+        """Begin with every bucket that arrives from now on, where that is asked for."""
+        if self._ahead is not None:
+            self._ahead.expected = update
+
     @torch.no_grad()
-    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False, more: bool = False) -> Waitable:
         """Begin to copy it here, or to add it to what is here."""
         held = self._slices[bucket].gradients[self._turn]
         adds = add and bucket in self._taken
         self._taken.add(bucket)
+        # What arrived before a step was expected may be dealt with after that.
+        expected = None if more or self._ahead is None else self._ahead.expected
+        landed = partial(self._landed, bucket, expected)
 
         if self._lanes is None:
             with self._clock.busy("transfer"), self._clock.waiting("transfer"), self._ledger.apart():
                 held.add_(gradient) if adds else held.copy_(gradient)
+            landed()
             return Done()
         if adds:
 
             def land(_: torch.Tensor, arrived: torch.Tensor) -> None:
                 held.add_(arrived)
+                landed()
 
             return self._lanes[1].bring([(gradient, land)])
-        return self._lanes[1].bring_to(held, gradient)
+        return self._lanes[1].bring_to(held, gradient, landed)
 
     def square_sum(self) -> float:
         """In float64, bucket by bucket."""
@@ -119,19 +140,21 @@ class HostStepper(Stepper):
             if bucket not in self._taken:
                 held.gradients[self._turn].zero_()
         delays = self._config.offload.delayed and update.number > self._config.schedule.warmup_steps
-        begun = [
-            self._crew.submit(partial(self._step, bucket, update, self._turn)) for bucket in self.buckets
-        ]
+        begun = [self._begin(bucket, update) for bucket in self.buckets]
         self._taken.clear()
         if delays:
             self._late, self._turn = begun, 1 - self._turn
         else:
             self._publish(begun, publish)
+        if self._ahead is not None:
+            self._ahead.stepped()
 
     def drop(self) -> None:
         """Forget the gradients; a delayed step goes on."""
         self._settle()
         self._taken.clear()
+        if self._ahead is not None:
+            self._ahead.dropped()
 
     def flush(self, publish: Publish | None) -> None:
         """Wait for a delayed step and publish its weights."""
@@ -205,6 +228,8 @@ class HostStepper(Stepper):
         weights = zeros("float32 weights").copy_(own)
         average = zeros("average").copy_(own) if self._config.average_decay else None
         vectors = Vectors(weights, zeros("optimizer"), zeros("optimizer"), average)
+        if self._ahead is not None:
+            self._ahead.prepare(bucket, vectors, self._ledger)
         turns = 2 if self._config.offload.delayed else 1
         held = _Slice(
             vectors,
@@ -214,6 +239,30 @@ class HostStepper(Stepper):
         for shown in held.shown:
             shown.copy_(weights)
         return held
+
+    def _landed(self, bucket: int, expected: Update | None) -> None:
+        """A gradient is here; on a GPU this is said by the thread that waited for it."""
+        if self._ahead is not None:
+            held = self._slices[bucket]
+            gradient = held.gradients[self._turn]
+            self._ahead.landed(self.buckets[bucket], held.vectors, gradient, expected)
+
+    def _begin(self, bucket: Bucket, update: Update) -> Future[torch.Tensor]:
+        """Have a bucket stepped, or what was stepped already taken over; the weights to publish."""
+        if self._ahead is not None and self._ahead.foresaw(bucket, update):
+            return self._crew.submit(partial(self._keep, self._ahead, bucket))
+        return self._crew.submit(partial(self._step, bucket, update, self._turn))
+
+    @torch.no_grad()
+    def _keep(self, ahead: Ahead, bucket: Bucket) -> torch.Tensor:
+        """Take over what was stepped ahead, in the optimizer's thread; the weights to publish."""
+        held = self._slices[bucket.index]
+        held.vectors = ahead.keep(bucket, held.vectors)
+        if self._lanes is None:
+            return held.vectors.weights
+        with self._clock.busy("optimizer"):
+            # Now nobody needs the gradient any more, which is pinned.
+            return held.gradients[self._turn].copy_(held.vectors.weights)
 
     @torch.no_grad()
     def _step(self, bucket: Bucket, update: Update, turn: int) -> torch.Tensor:

@@ -20,8 +20,6 @@ from foldase_models.training.zero.layout import Bucket
 class DeviceStepper(Stepper):
     """Steps on the device. Gradients stay with whoever gave them."""
 
-    holds_gradients = False
-
     def __init__(
         self,
         buckets: Sequence[Bucket],
@@ -33,12 +31,17 @@ class DeviceStepper(Stepper):
         self._optimizer = surroundings.config.optimizer
         self._ledger = surroundings.ledger
         averaged = surroundings.config.average_decay > 0
-        self._vectors = [
-            self._vectors_of(bucket, own, averaged) for bucket, own in zip(buckets, weights, strict=True)
-        ]
+        self._vectors = {
+            bucket.index: self._vectors_of(bucket, own, averaged)
+            for bucket, own in zip(buckets, weights, strict=True)
+        }
         self._gradients: dict[int, torch.Tensor] = {}
 
-    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
+    def holds_gradient(self, bucket: int) -> bool:
+        """They are needed once only, and lie here already."""
+        return False
+
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False, more: bool = False) -> Waitable:
         """Remember where it lies."""
         assert not add, "gradients are added up by whoever holds them"
         self._gradients[bucket] = gradient
@@ -50,7 +53,7 @@ class DeviceStepper(Stepper):
 
     def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""
-        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+        for bucket, vectors in zip(self.buckets, self._vectors.values(), strict=True):
             gradient = self._gradients.pop(bucket.index, None)
             if gradient is None:
                 gradient = torch.zeros_like(vectors.weights)
@@ -65,7 +68,7 @@ class DeviceStepper(Stepper):
     @torch.no_grad()
     def exchange(self, publish: Publish | None) -> None:
         """One bucket after the other."""
-        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+        for bucket, vectors in zip(self.buckets, self._vectors.values(), strict=True):
             if vectors.average is not None:
                 kept = vectors.weights.clone()
                 vectors.weights.copy_(vectors.average)
@@ -82,7 +85,7 @@ class DeviceStepper(Stepper):
     def shards(self) -> dict[str, FlatShard]:
         """Views."""
         found: dict[str, FlatShard] = {}
-        for bucket, vectors in zip(self.buckets, self._vectors, strict=True):
+        for bucket, vectors in zip(self.buckets, self._vectors.values(), strict=True):
             for piece in bucket.pieces(self.rank):
                 for kind, vector in _kinds(vectors).items():
                     view = vector[piece.offset : piece.offset + piece.length]

@@ -2,7 +2,8 @@
 
 A step goes: the complete gradient of every bucket's slice is handed over by :meth:`Stepper.take` in whatever
 order they become ready; :meth:`Stepper.square_sum` gives their part of the norm; then comes
-:meth:`Stepper.step` or :meth:`Stepper.drop`. Vectors are as long as a bucket's share, padding included.
+:meth:`Stepper.step` or :meth:`Stepper.drop`. Before the last gradients arrive :meth:`Stepper.expect` may say
+what step is going to come. Vectors are as long as a bucket's share, padding included.
 """
 
 from __future__ import annotations
@@ -42,20 +43,34 @@ class Stepper(ABC):
     Attributes:
         buckets: whose slices these are.
         rank: whose.
-        holds_gradients: whether gradients that were taken lie here (and later ones are added to them), so
-            that whoever gave them may use their memory again; else they must stay as they are until the step.
     """
 
     buckets: Sequence[Bucket]
     rank: int
-    holds_gradients: bool
+
+    @property
+    def steps_taken_back(self) -> int:
+        """Steps so far of which something was computed ahead, in vain."""
+        return 0
 
     @abstractmethod
-    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False) -> Waitable:
-        """Hand over a slice's gradient, [share], of any floating dtype, complete unless more is added.
+    def holds_gradient(self, bucket: int) -> bool:
+        """Whether a gradient that was taken for a bucket lies here, and later ones are added to it.
 
-        ``add`` adds it to what was taken for this bucket since the last step. The tensor may be used again
-        once the result was waited for, where this stepper holds gradients.
+        Whoever gave it may use its memory again then; else it must stay as it is until the step.
+        """
+
+    def expect(self, update: Update) -> None:  # noqa: B027  # only some can begin ahead
+        """Gradients taken from now on are those of a step that is going to be this one, unless it is not."""
+
+    @abstractmethod
+    def take(self, bucket: int, gradient: torch.Tensor, *, add: bool = False, more: bool = False) -> Waitable:
+        """Hand over a slice's gradient, [share], of any floating dtype.
+
+        ``add`` adds it to what was taken for this bucket since the last step; without, it takes the place of
+        that. ``more`` says that more will be added in this backward pass; it may come also where that was
+        not said. The tensor may be used again once the result was waited for, where gradients of its bucket
+        are held.
         """
 
     @abstractmethod
@@ -64,7 +79,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def step(self, update: Update, publish: Publish | None) -> None:
-        """Step every bucket in order of index and publish its weights; forget the gradients.
+        """Step every bucket and publish its weights, in an order alike on all ranks; forget the gradients.
 
         Buckets of which no gradient was taken have a zero gradient. Publishing may happen later where steps
         are delayed; always in this thread. None for ``publish`` where all weights are fetched anew for every

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import torch
 
 from foldase_models.training.offload.on_disk import DiskStepper
 from foldase_models.training.offload.on_host import HostStepper
 from foldase_models.training.optim.on_device import DeviceStepper
+from foldase_models.training.optim.split import SplitStepper
 from foldase_models.training.optim.stepper import Stepper
 from foldase_models.training.surroundings import Surroundings
 from foldase_models.training.zero.layout import Bucket
@@ -30,9 +32,13 @@ def make_stepper(
     Raises:
         ModelError: ``out_of_memory``; ``bad_disk``: the folder cannot take what is to lie there.
     """
-    place = surroundings.config.offload.optimizer
-    if place == "cpu":
-        return HostStepper(buckets, rank, weights, surroundings)
-    if place == "nvme":
-        return DiskStepper(buckets, rank, weights, surroundings)
-    return DeviceStepper(buckets, rank, weights, surroundings)
+    offload = surroundings.config.offload
+    away = 0 if offload.optimizer == "none" else max(0, len(buckets) - offload.device_buckets)
+    if not away:
+        return DeviceStepper(buckets, rank, weights, surroundings)
+    kind = HostStepper if offload.optimizer == "cpu" else DiskStepper
+    each = iter(weights)
+    first = kind(buckets[:away], rank, islice(each, away), surroundings)
+    if away == len(buckets):
+        return first
+    return SplitStepper(first, DeviceStepper(buckets[away:], rank, each, surroundings))

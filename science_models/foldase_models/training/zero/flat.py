@@ -65,6 +65,15 @@ class FlatEngine(Engine):
         self._await_weights()
         return calculating(self.config.precision, self.around.ledger.device)
 
+    def expect(self, update: Update) -> None:
+        """Tell the stepper."""
+        self.stepper.expect(update)
+
+    @property
+    def steps_taken_back(self) -> int:
+        """The stepper's."""
+        return self.stepper.steps_taken_back
+
     def step(self, update: Update) -> None:
         """Step the own slices; the others' are on their way when this returns."""
         self._await_weights()

@@ -61,8 +61,8 @@ class FullyShardedEngine(ThirdStage):
         self._exact.clear()
         self._taken: set[int] = set()
         self._held: dict[int, torch.Tensor] = {}
-        if not self._stepper.holds_gradients and not self._aliased:
-            for bucket in self._buckets:
+        for bucket in self._buckets:
+            if not self._stepper.holds_gradient(bucket.index) and not self._aliased:
                 self._held[bucket.index] = self._ledger.zeros(
                     "device", "gradients", bucket.share, self._gradient_dtype(bucket)
                 )

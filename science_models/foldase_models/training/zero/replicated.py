@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from foldase_models.training.collectives import Pending
+from foldase_models.training.collectives import Pending, Waitable
 from foldase_models.training.surroundings import Surroundings
 from foldase_models.training.zero.arrivals import Arrivals
 from foldase_models.training.zero.flat import FlatEngine
@@ -18,7 +18,7 @@ class ReplicatedEngine(FlatEngine):
     """Whole gradients on every rank, reduced once a step, while its last backward pass goes on.
 
     Parameters' gradients are views of flat vectors. Where these must be wider than the parameters, gradients
-    are added to them as they arrive.
+    are added to them as they arrive. A stepper that begins ahead gets them as they are reduced.
     """
 
     def __init__(self, model: nn.Module, surroundings: Surroundings, *, shared: bool = False) -> None:
@@ -30,6 +30,7 @@ class ReplicatedEngine(FlatEngine):
         ]
         self._arrivals = Arrivals(self.parameters, self.buckets, self._launch, self._arrived)
         self._reductions: dict[int, Pending] = {}
+        self._handed: dict[int, tuple[Waitable, torch.Tensor]] = {}
         self._show_gradients()
 
     def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
@@ -41,15 +42,14 @@ class ReplicatedEngine(FlatEngine):
 
     def finish(self) -> float:
         """Wait for the reductions and take the norm."""
-        for bucket in self.buckets:
-            self._reductions.pop(bucket.index).wait()
+        for reduction in self._reductions.values():
+            reduction.wait()
         self._reduce_leftovers()
-        taken = [
-            self.stepper.take(bucket.index, self._own_gradient(bucket, gradient))
-            for bucket, gradient in zip(self.buckets, self._gradients, strict=True)
-        ]
-        for pending in taken:
-            pending.wait()
+        self._hand_over()
+        for taken, _ in self._handed.values():
+            taken.wait()
+        self._reductions.clear()
+        self._handed.clear()
         return math.sqrt(self.square_sum())
 
     def square_sum(self) -> float:
@@ -71,15 +71,28 @@ class ReplicatedEngine(FlatEngine):
         """Sum a bucket over the ranks in place, at least the own slice of it."""
         return self.around.collectives.all_reduce(name, gradient)
 
-    def _own_gradient(self, bucket: Bucket, gradient: torch.Tensor) -> torch.Tensor:
-        own = gradient[bucket.slice_of(self.rank)]
-        return own.to(bucket.dtype) if self.stepper.holds_gradients else own
+    @torch.no_grad()
+    def _hand_over(self) -> None:
+        """Give the stepper what is reduced by now and was not given yet."""
+        for index, reduction in self._reductions.items():
+            if index not in self._handed and reduction.done:
+                reduction.wait()
+                with self.around.ledger.apart():
+                    own = self._own_gradient(self.buckets[index])
+                    # The gradient may be a copy, which must outlive its way to the stepper.
+                    self._handed[index] = self.stepper.take(index, own), own
+
+    def _own_gradient(self, bucket: Bucket) -> torch.Tensor:
+        own = self._gradients[bucket.index][bucket.slice_of(self.rank)]
+        return own.to(bucket.dtype) if self.stepper.holds_gradient(bucket.index) else own
 
     def _launch(self, bucket: Bucket) -> None:
         for member in self._arrivals.members(bucket):
             member.grad = None
         name = f"gradients of bucket {bucket.index}"
         self._reductions[bucket.index] = self.reduce(name, bucket, self._gradients[bucket.index])
+        if self.config.offload.ahead:
+            self._hand_over()
 
     @torch.no_grad()
     def _arrived(self, bucket: Bucket, place: int) -> None:
@@ -104,4 +117,6 @@ class ReplicatedEngine(FlatEngine):
             late = torch.zeros_like(self._gradients[index])
             self._arrivals.collect(bucket, late)
             self.reduce(f"late gradients of bucket {index}", bucket, late).wait()
+            if index in self._handed:
+                self._handed.pop(index)[0].wait()
             self._gradients[index].add_(late)

@@ -14,7 +14,7 @@ from torch import nn
 
 from foldase_models.training.collectives import Collectives, Pending, Waitable
 from foldase_models.training.optim.stepper import Done
-from foldase_models.training.surroundings import Surroundings
+from foldase_models.training.surroundings import Surroundings, Update
 from foldase_models.training.zero.arrivals import Arrivals
 from foldase_models.training.zero.flat import FlatEngine
 from foldase_models.training.zero.layout import Bucket
@@ -43,17 +43,24 @@ class ShardedGradientsEngine(FlatEngine):
 
     def __init__(self, model: nn.Module, surroundings: Surroundings) -> None:
         super().__init__(model, surroundings, shared=True)
-        self._own: list[torch.Tensor] = []
-        if not self.stepper.holds_gradients:
-            self._own = [
-                surroundings.ledger.zeros("device", "gradients", bucket.share, self.gradient_dtype(bucket))
-                for bucket in self.buckets
-            ]
+        self._own = {
+            bucket.index: surroundings.ledger.zeros(
+                "device", "gradients", bucket.share, self.gradient_dtype(bucket)
+            )
+            for bucket in self.buckets
+            if not self.stepper.holds_gradient(bucket.index)
+        }
         self._taken: set[int] = set()
         limit = self.config.limits.bucket_bytes
         usual = max((bucket.bytes for bucket in self.buckets if bucket.payload_bytes <= limit), default=0)
         self._staging = Staging(surroundings.ledger, usual, self._take)
         self._arrivals = Arrivals(self.parameters, self.buckets, self._launch)
+
+    def expect(self, update: Update) -> None:
+        """What is still on its way is of the pass before, and not complete."""
+        if self.config.offload.ahead:
+            self._staging.settle()
+        super().expect(update)
 
     def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
         """Reduce buckets as they become complete."""
@@ -68,8 +75,8 @@ class ShardedGradientsEngine(FlatEngine):
         for index in self._arrivals.late(self.around.collectives):
             self._launch(self.buckets[index])
         self._staging.settle()
-        for bucket, own in zip(self.buckets, self._own, strict=False):
-            self.stepper.take(bucket.index, own).wait()
+        for index, own in self._own.items():
+            self.stepper.take(index, own).wait()
         return math.sqrt(total(self.around.collectives, self.stepper.square_sum()))
 
     def begin_step(self) -> None:
@@ -95,7 +102,7 @@ class ShardedGradientsEngine(FlatEngine):
         reduced, first = vector[bucket.slice_of(self.rank)], bucket.index not in self._taken
         self._taken.add(bucket.index)
         with self.around.ledger.apart():
-            if not self._own:
+            if bucket.index not in self._own:
                 return self.stepper.take(bucket.index, reduced, add=not first)
             if first:
                 self._own[bucket.index].copy_(reduced)

@@ -46,11 +46,11 @@ class Staging:
         return slot.vector
 
     def travels(self, reduction: Pending) -> None:
-        """The reduction of the vector given last was started."""
-        slot = self._slots[self._turn]
-        slot.reduction = reduction
-        if reduction.done:
-            self._hand_over(slot)
+        """The reduction of the vector given last was started; what is reduced by now is handed over."""
+        self._slots[self._turn].reduction = reduction
+        for slot in (self._slots[1 - self._turn], self._slots[self._turn]):
+            if slot.reduction is not None and slot.reduction.done:
+                self._hand_over(slot)
 
     def settle(self) -> None:
         """Complete what is under way, the older one first."""

@@ -43,13 +43,17 @@ _UNDER_WAY = 1
 
 @dataclass(slots=True)
 class _Reduction:
-    """Gradients of a bucket on their way: the whole ones, [size], and this rank's slice, [share]."""
+    """Gradients of a bucket on their way: the whole ones, [size], and this rank's slice, [share].
+
+    ``more`` says that another call of the unit has not come back yet.
+    """
 
     bucket: Bucket
     unit: str
     own: torch.Tensor
     whole: torch.Tensor
     pending: Pending | None
+    more: bool
 
 
 class StreamedEngine(ThirdStage):
@@ -76,8 +80,8 @@ class StreamedEngine(ThirdStage):
         self._landing: deque[tuple[Waitable, _Reduction]] = deque()
         self._taken: set[int] = set()
         self._held: dict[int, torch.Tensor] = {}
-        if not self._stepper.holds_gradients:
-            for bucket in self._buckets:
+        for bucket in self._buckets:
+            if not self._stepper.holds_gradient(bucket.index):
                 self._held[bucket.index] = self._ledger.zeros(
                     "device", "gradients", bucket.share, self._gradient_dtype(bucket)
                 )
@@ -175,7 +179,7 @@ class StreamedEngine(ThirdStage):
             self.returns(call)
         elif call in self._pending:
             self._pending.remove(call)
-        unit = gathered.unit.name
+        unit, more = gathered.unit.name, any(one.gathered is gathered for one in self._pending)
         for bucket in self._trained[gathered.number]:
             self._settle(_UNDER_WAY)
             whole = _packed(bucket, gradients, self._ledger.device)
@@ -186,7 +190,7 @@ class StreamedEngine(ThirdStage):
                 with self._operation(unit, f"gradients of {unit}, bucket {bucket.index}") as name:
                     pending = self._around.collectives.reduce_scatter(name, own, whole)
                 self._ledger.adopt("device", GRADIENTS_UNDER_WAY, own)
-            self._reductions.append(_Reduction(bucket, unit, own, whole, pending))
+            self._reductions.append(_Reduction(bucket, unit, own, whole, pending, more))
             if bucket.ranks == 1:
                 self._settle(0)
 
@@ -280,9 +284,10 @@ class StreamedEngine(ThirdStage):
         index, own = reduction.bucket.index, reduction.own
         before = index in self._taken
         self._taken.add(index)
-        if not self._held:
+        if index not in self._held:
             with self._ledger.apart():
-                self._landing.append((self._stepper.take(index, own, add=before), reduction))
+                taken = self._stepper.take(index, own, add=before, more=reduction.more)
+                self._landing.append((taken, reduction))
             self._land(_UNDER_WAY)
         elif before:
             self._held[index].add_(own)
@@ -295,9 +300,8 @@ class StreamedEngine(ThirdStage):
             self._landing.popleft()[0].wait()
 
     def _complete(self) -> None:
-        if self._held:
-            for index in sorted(self._taken):
-                self._stepper.take(index, self._held[index]).wait()
+        for index in sorted(self._taken & self._held.keys()):
+            self._stepper.take(index, self._held[index]).wait()
 
     def _publishing(self) -> Publish | None:
         return None

@@ -61,6 +61,15 @@ class ThirdStage(Engine):
         squares = self._compared(self._stepper.square_sum())
         return math.sqrt(squares)
 
+    def expect(self, update: Update) -> None:
+        """Tell the stepper."""
+        self._stepper.expect(update)
+
+    @property
+    def steps_taken_back(self) -> int:
+        """The stepper's."""
+        return self._stepper.steps_taken_back
+
     def step(self, update: Update) -> None:
         """Step every bucket."""
         self._stepper.step(update, self._publishing())
