@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -184,8 +183,9 @@ def causal_case() -> Case:
     return case
 
 
-if __name__ == "__main__":
-    checked = load(Path(sys.argv[1]))
+def check_all(library: str) -> None:
+    """What runs under the sanitizers."""
+    checked = load(Path(library))
     telling = telling_case()
     check(checked, telling, draw_incoming(telling, with_lse=True), order=2)
     check(checked, telling, order=3, block_limit=1)
@@ -193,4 +193,3 @@ if __name__ == "__main__":
     narrow.q, narrow.causal = narrow.q.transpose(0, 1).contiguous().transpose(0, 1), True
     narrow.biases = [draw_bias(narrow, 5, 1), draw_bias(narrow, 1)]
     check(checked, narrow, draw_incoming(narrow, with_lse=True), order=1)
-    print("all right")

@@ -34,7 +34,7 @@ def in_a_process_of_its_own(arguments: Sequence[str], **environment: str) -> sub
 
 
 def interpret(marked: str, *operations: str) -> None:
-    """Run the checks of operations under Triton's interpreter, in one process: starting it takes long."""
+    """Run the checks of operations under Triton's interpreter, in one process."""
     pytest.importorskip("triton")
     checks = [str(KERNELS / f"interpreted_{operation}.py") for operation in operations]
     done = in_a_process_of_its_own(

@@ -1,4 +1,4 @@
-"""Attention by Triton under its interpreter; run by ``test_attention_triton.py`` in a process of its own.
+"""Attention by Triton under its interpreter; run by ``test_interpreted.py`` in a process of its own.
 
 The interpreter takes milliseconds for one tile, so shapes are tiny, and tiles smaller still.
 """
@@ -107,13 +107,17 @@ def test_odd_sizes_with_pair_bias_and_masked_keys(size, rows, heads):
     compare(make(rows, size, size, heads, 8), [draw(1, heads, size, size)], mask=mask)
 
 
+EVERY_CLASS = [
+    [(1, 2, 17, 19), (2, 1, 1, 19), (1,)],  # pair, key, everything
+    [(2, 2, 17, 19), (1, 2, 1, 19)],  # row and pair, head and key
+    [(2, 1, 17, 19), (2, 1, 1), (17, 1)],  # row and pair for all heads, head, query
+]
+NOT_AMONG_MANY = [(2, 2, 17, 19), (2, 1, 17, 19), (2, 1, 1, 19), (1, 2, 1, 19), (17, 1)]
+"""Classes that the test of many biases leaves out."""
+
+
 @pytest.mark.parametrize(
-    "shapes",
-    [
-        [(1, 2, 17, 19), (2, 1, 1, 19), (1,)],  # pair, key, everything
-        [(2, 2, 17, 19), (1, 2, 1, 19)],  # row and pair, head and key
-        [(2, 1, 17, 19), (2, 1, 1), (17, 1)],  # row and pair for all heads, head, query
-    ],
+    "shapes", [NOT_AMONG_MANY, *(pytest.param(shapes, marks=pytest.mark.verify) for shapes in EVERY_CLASS)]
 )
 def test_every_class_of_bias(shapes):
     biases = [draw(*shape, seed=number) for number, shape in enumerate(shapes)]
@@ -153,7 +157,7 @@ def test_masks_with_fully_masked_queries(shape):
     compare(make(2, 17, 19, 2, 8), [draw(1, 2, 17, 19)], mask=mask)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.verify)])
 def test_a_gate_with_strides_of_its_own(dtype):
     """Over several tiles of queries, each of which holds two gradients one after the other."""
     tensors = make(2, 35, 17, 1, 8, dtype=dtype)
@@ -177,7 +181,7 @@ def test_a_gate_costs_its_gradient_and_nothing_else():
     assert backward(gate) == backward(None) + gate.numel() * gate.element_size()
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("causal", [True, pytest.param(False, marks=pytest.mark.verify)])
 def test_keys_masked_at_both_ends_are_not_computed(causal):
     """What is not a number there would spoil every sum that it is multiplied into, even by 0."""
     keys, kept = 70, [slice(32, 64), slice(0, 5), slice(69, 70), slice(0, 0)]
@@ -258,10 +262,18 @@ def test_leading_dimensions_that_do_not_merge():
     compare([q, k, v], biases, mask=draw(2, 1, 1, 1, 1, 5) > -1)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(dtype):
-    tensors = make(2, 33, 17, 1, 24, dtype=dtype)
-    biases = [draw(1, 1, 33, 17, dtype=dtype), draw(2, 1, 1, 17)]
+@pytest.mark.parametrize(
+    ("dtype", "queries", "gated"),
+    [
+        (torch.float16, 17, True),
+        *(pytest.param(dtype, 33, False, marks=pytest.mark.verify) for dtype in HALF_TOLERANCE),
+    ],
+)
+def test_half_precision(dtype, queries, gated):
+    tensors = make(2, queries, 17, 1, 24, dtype=dtype)
+    biases = [draw(1, 1, queries, 17, dtype=dtype), draw(2, 1, 1, 17)]
+    if gated:
+        tensors.append(draw(*tensors[0].shape, dtype=dtype, seed=5))
     tolerance = HALF_TOLERANCE[dtype]
     compare(tensors, biases, mask=draw(2, 1, 1, 17) > -1, tolerance=tolerance, gradient=tolerance)
 

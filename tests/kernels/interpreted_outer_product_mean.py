@@ -1,4 +1,4 @@
-"""The outer product mean by Triton under its interpreter; run by ``test_rows_triton.py`` in its own process.
+"""The outer product mean by Triton under its interpreter; run by ``test_interpreted.py`` in its own process.
 
 The interpreter takes milliseconds for one tile, so shapes are tiny, and tiles smaller still.
 """
@@ -40,7 +40,7 @@ def small_tiles(monkeypatch):
 
 @pytest.mark.parametrize(
     ("sequences", "residues", "hidden", "channels", "kind"),
-    [(1, 1, 3, 4, None), (17, 5, 5, 7, "mask"), (3, 17, 4, 20, "numbers")],
+    [(1, 1, 3, 4, None), (17, 5, 5, 7, "mask"), (3, 9, 4, 20, "numbers")],
 )
 def test_odd_sizes_float32(sequences, residues, hidden, channels, kind):
     tensors = make((), sequences, residues, hidden, channels, bias=kind != "numbers")
@@ -85,11 +85,21 @@ def test_sums_that_float16_cannot_hold():
     assert (found.double() - wanted).abs().max() <= HALF_TOLERANCE * wanted.abs().max()
 
 
-def test_leading_dimensions_strides_and_broadcast_weights():
+@pytest.mark.parametrize(
+    "weights",
+    [
+        draw(2, 1, 7, 1, seed=5).abs(),
+        *(
+            pytest.param(weights, marks=pytest.mark.verify)
+            for weights in (draw(7, 1, seed=5).abs(), draw(2, 1, 7, 5, seed=5) > 0)
+        ),
+    ],
+    ids=lambda weights: str(tuple(weights.shape)),
+)
+def test_leading_dimensions_strides_and_broadcast_weights(weights):
     weight, bias = draw(6, 16, seed=3), draw(6, seed=4)
     a, b = draw(2, 2, 5, 7, 4).transpose(2, 3), draw(2, 2, 7, 5, 8, seed=1)[..., ::2]
-    for weights in (draw(7, 1, seed=5).abs(), draw(2, 1, 7, 5, seed=5) > 0):
-        compare([a, b, weight, bias], weights=weights, backend="triton", **EXACT)
+    compare([a, b, weight, bias], weights=weights, backend="triton", **EXACT)
 
 
 def test_pairs_that_no_sequence_covers():

@@ -1,4 +1,4 @@
-"""The transition by Triton under its interpreter; run by ``test_rows_triton.py`` in its own process.
+"""The transition by Triton under its interpreter; run by ``test_interpreted.py`` in its own process.
 
 The interpreter takes milliseconds for one tile, so shapes are tiny, and tiles smaller still.
 """

@@ -1,4 +1,4 @@
-"""The Triton kernels of triangle multiplication under the interpreter, in a process started for them."""
+"""The Triton kernels of triangle multiplication; run by ``test_interpreted.py`` in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from triangle_multiplication_cases import (
 from foldase_kernels.triangle_multiplication import op, triangle_multiplication, triton
 
 EXACT = {"tolerance": FORWARD_TOLERANCE, "gradient_tolerance": GRADIENT_TOLERANCE}
-CASES = [(1, 5, 3, "none", True), (7, 9, 20, "some", False)]
+CASES = [(1, 5, 3, "none", True), (5, 9, 20, "some", False)]
 MORE_CASES = [
     (15, 17, 36, "some", True),
     (17, 17, 20, "none", False),
@@ -44,7 +44,9 @@ def check(size, width, hidden, masked, outgoing):
     compare(z, parameters, mask=mask, outgoing=outgoing, residual=outgoing, backend="triton", **EXACT)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [*CASES, pytest.param((7, 9, 20, "some", False), marks=pytest.mark.verify)], ids=str
+)
 def test_odd_sizes_float32(case):
     check(*case)
 
@@ -58,7 +60,7 @@ def test_more_odd_sizes_float32(case, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.verify)])
 def test_half_precision(dtype):
-    z, parameters = make(9, 16, 16, dtype=dtype)
+    z, parameters = make(6, 16, 16, dtype=dtype)
     compare(
         z,
         parameters,

@@ -20,7 +20,7 @@ from attention_backward_on_host import (
     run,
     telling_case,
 )
-from attention_on_host import SANITIZERS, draw_bias, draw_mask, make, run_sanitized, sources
+from attention_on_host import draw_bias, draw_mask, make, sources
 
 from foldase_kernels.attention.arguments import AttentionArguments, AttentionBackwardArguments
 from foldase_kernels.attention.backward_arguments import (
@@ -282,9 +282,3 @@ def test_what_the_library_does_not_take_is_named(quick_library):
     status, message = refusal(quick_library, AttentionBackwardArguments(size=8))
     assert status == 1
     assert "the arguments have 8 bytes" in message
-
-
-def test_under_the_address_and_undefined_behaviour_sanitizers(tmp_path):
-    folder, units = one_backward(tmp_path / "csrc")
-    library = build_backward(folder, tmp_path / "checked.so", *SANITIZERS, units=units)
-    run_sanitized("attention_backward_on_host", library)

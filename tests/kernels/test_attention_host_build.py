@@ -9,17 +9,14 @@ import torch
 from attention_on_host import (
     ROWS_ALONE,
     ROWS_TOGETHER,
-    SANITIZERS,
     build,
     check,
     draw_bias,
     draw_mask,
     load,
     make,
-    one_instance,
     rows_case,
     run,
-    run_sanitized,
     sources,
     telling_case,
 )
@@ -261,12 +258,3 @@ def test_a_library_of_another_version_refuses(library):
     status = library.foldase_attention_forward(ctypes.byref(arguments), None, message, ctypes.c_int64(200))
     assert status == 1
     assert b"the arguments have 8 bytes" in message.value
-
-
-@pytest.mark.parametrize(
-    "copied", [one_instance, pytest.param(None, marks=pytest.mark.verify)], ids=["one", "all"]
-)
-def test_under_the_address_and_undefined_behaviour_sanitizers(copied, tmp_path):
-    """One kernel of each kind with every change, all of them in the long checks."""
-    folder = sources() if copied is None else copied(tmp_path / "csrc")
-    run_sanitized("attention_on_host", build(folder, tmp_path / "checked.so", *SANITIZERS))

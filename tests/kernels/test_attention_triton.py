@@ -1,10 +1,10 @@
-"""The Triton backend: how calls are laid out, what it refuses, and its kernels under the interpreter."""
+"""The Triton backend: how calls are laid out, what it refuses, and its kernels compiled without a GPU."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from own_process import compile_kernels, in_a_process_of_its_own, interpret
+from own_process import compile_kernels, in_a_process_of_its_own
 
 from foldase_kernels import evoformer_attention
 from foldase_kernels.attention import backends, cuda
@@ -22,11 +22,6 @@ from foldase_kernels.attention.triton_layout import (
 SPILLED = 16
 """Bytes of stack per thread: none for sm_90, a few numbers in two kernels for sm_80. Tiles that do not fit
 into registers take hundreds."""
-
-
-@pytest.mark.parametrize("marked", ["not verify", pytest.param("verify", marks=pytest.mark.verify)])
-def test_kernels_under_the_interpreter(marked):
-    interpret(marked, "attention")
 
 
 @pytest.mark.verify

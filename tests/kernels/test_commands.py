@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,26 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def command(csrc, cache, monkeypatch, capsys) -> Callable[..., Done]:
+    """``python -m foldase_kernels`` with the sources of ``csrc``, in this process: it has torch already."""
+    monkeypatch.setattr(operations, "__file__", str(csrc.parent / "operations.py"))
+
+    def run(*arguments: str) -> Done:
+        return Done(main(list(arguments)), *capsys.readouterr())
+
+    return run
+
+
 def test_build_tells_what_it_did_and_then_that_nothing_is_left_to_do(csrc, cache):
     first = run_command(csrc, "build", "--arch", "host")
     assert first.returncode == 0, first.stderr
@@ -83,9 +105,9 @@ def test_build_tells_what_it_did_and_then_that_nothing_is_left_to_do(csrc, cache
     assert "1 of 1 libraries" in second.stdout
 
 
-def test_build_shows_what_the_compiler_says(csrc, cache):
+def test_build_shows_what_the_compiler_says(csrc, command):
     (csrc / "attention" / "scale.cu").write_text("this is no C++;\n")
-    done = run_command(csrc, "build", "--arch", "host")
+    done = command("build", "--arch", "host")
     assert done.returncode == 1
     assert "attention host: compiler_failed" in done.stderr
     assert "scale.cu:1" in done.stderr
@@ -156,14 +178,14 @@ def test_build_takes_the_architecture_of_the_gpu(csrc, cache, tmp_path):
     assert "no cuda: no library of attention for compute capability 9.0" in examined.stdout
 
 
-def test_list_and_doctor_show_built_libraries(csrc, cache):
-    run_command(csrc, "build", "--arch", "host")
+def test_list_and_doctor_show_built_libraries(csrc, cache, command):
+    command("build", "--arch", "host")
     [library] = cache.glob("attention-host-*/library.so")
-    assert "library: host, built 20" in run_command(csrc, "list").stdout
-    assert "ok library attention host: built 20" in run_command(csrc, "doctor").stdout
+    assert "library: host, built 20" in command("list").stdout
+    assert "ok library attention host: built 20" in command("doctor").stdout
     with (csrc / "common" / "abi.h").open("a") as file:
         file.write("// changed\n")
-    stale = run_command(csrc, "doctor")
+    stale = command("doctor")
     assert stale.returncode == 0
     assert (
         f"-- library attention host: stale, of other sources or flags; can be deleted: {library.parent}"
@@ -215,7 +237,7 @@ def test_a_compiler_that_does_not_answer_is_a_fault(tmp_path, monkeypatch, capsy
     assert "!! nvcc" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["list", "doctor"])
+@pytest.mark.parametrize("command", ["list", pytest.param("doctor", marks=pytest.mark.verify)])
 def test_runs_as_a_module(command):
     done = subprocess.run(
         [sys.executable, "-m", "foldase_kernels", command], capture_output=True, text=True, check=False

@@ -1,10 +1,10 @@
-"""Transition and outer product mean by Triton: under the interpreter, compiled without a GPU, refusals."""
+"""Transition and outer product mean by Triton: compiled without a GPU, refusals."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from own_process import compile_kernels, interpret
+from own_process import compile_kernels
 
 from foldase_kernels import backend_choice, triton_support
 from foldase_kernels.outer_product_mean import triton as outer_triton
@@ -15,16 +15,6 @@ OPERATIONS = ("transition", "outer_product_mean")
 SPILLED = 1024
 """Bytes of stack per thread that half precision may take. Only the gradient of x with 512 channels needs so
 many; nearly all others need none, and tiles that do not fit thousands."""
-
-
-def test_kernels_under_the_interpreter():
-    interpret("not verify", *OPERATIONS)
-
-
-@pytest.mark.verify
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_kernels_under_the_interpreter_at_more_sizes(operation):
-    interpret("verify", operation)
 
 
 @pytest.mark.verify

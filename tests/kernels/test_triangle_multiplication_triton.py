@@ -1,10 +1,10 @@
-"""Triangle multiplication by Triton: its kernels under the interpreter, and when it is taken."""
+"""Triangle multiplication by Triton: its kernels compiled without a GPU, and when it is taken."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from own_process import compile_kernels, interpret
+from own_process import compile_kernels
 from triangle_multiplication_cases import make
 
 from foldase_kernels import backend_choice
@@ -14,11 +14,6 @@ from foldase_kernels.triton_support import is_available
 SPILLED = 16
 """Bytes of stack per thread: none for sm_80 with triton 3.9. Tiles that do not fit into registers take
 hundreds."""
-
-
-@pytest.mark.parametrize("which", ["not verify", pytest.param("verify", marks=pytest.mark.verify)])
-def test_kernels_under_the_interpreter(which):
-    interpret(which, "triangle_multiplication")
 
 
 @pytest.mark.verify

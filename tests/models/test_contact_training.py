@@ -85,7 +85,9 @@ def test_one_family_is_learned_by_heart():
     assert record["skipped_steps"] == 0
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 6])
+@pytest.mark.parametrize(
+    "stop_after", [4, *(pytest.param(step, marks=pytest.mark.verify) for step in (1, 6))]
+)
 def test_interrupted_training_ends_with_the_same_model_bitwise(tmp_path, stop_after):
     families = make_families(6)
     recipe = recipe_of(9, validation=1, validate_every=4)
@@ -177,24 +179,25 @@ import torch
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
 import test_contact_training as t
-t.train_contacts(t.make_families(6), t.TINY, t.recipe_of(60), checkpoints=Path(sys.argv[2]))
+recipe = t.recipe_of(int(sys.argv[3]))
+t.train_contacts(t.make_families(6), t.TINY, recipe, checkpoints=Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.verify)])
-def test_a_killed_process_is_continued_to_the_same_model(tmp_path, kills):
+@pytest.mark.parametrize(("steps", "kills"), [(20, 1), pytest.param(60, 3, marks=pytest.mark.verify)])
+def test_a_killed_process_is_continued_to_the_same_model(tmp_path, steps, kills):
     """SIGKILL at a random moment, perhaps again, then the rest: the model is that of a quiet run."""
     families = make_families(6)
-    whole, _ = train_contacts(families, TINY, recipe_of(60))
+    whole, _ = train_contacts(families, TINY, recipe_of(steps))
     reached = 0
     for _ in range(kills):
         process = subprocess.Popen(
-            [sys.executable, "-c", _TRAIN_IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path)]
+            [sys.executable, "-c", _TRAIN_IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path), str(steps)]
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            steps = CheckpointStore(tmp_path).steps()
-            if steps and steps[0] > reached + 3:
+            saved = CheckpointStore(tmp_path).steps()
+            if saved and saved[0] > reached + 3:
                 break
             time.sleep(0.01)
         process.kill()
@@ -205,7 +208,7 @@ def test_a_killed_process_is_continued_to_the_same_model(tmp_path, kills):
     continued, _ = train_contacts(
         families,
         TINY,
-        recipe_of(60),
+        recipe_of(steps),
         checkpoints=tmp_path,
         watcher=Watcher(step=lambda report: first.append(report.step)),
     )
