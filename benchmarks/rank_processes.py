@@ -7,6 +7,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import pytest
 from training_ranks import Gang, Outcome  # found by the line above
 
-__all__ = ["Gang", "Outcome"]
+RanksFailed = pytest.fail.Exception
+"""What a gang raises for a rank that died or took too long; it is no ``Exception``."""
+
+__all__ = ["Gang", "Outcome", "RanksFailed"]

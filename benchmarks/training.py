@@ -1,10 +1,11 @@
 """ZeRO and offload on the CPU: bytes, losses, checkpoints, capacity, and steps beside DDP and FSDP2.
 
     python benchmarks/training.py [--parts bytes losses checkpoints capacity pipeline branches peers]
-        [--seconds 2400] [--json FILE] [--markdown FILE]
+        [--seconds 2400] [--deepspeed PYTHON] [--json FILE] [--markdown FILE]
 
 Counts are exact and goals; times are ratios within one run of paired rounds, on gloo over loopback, one
-thread a rank. Ends with 1 when a count or a ratio misses its goal, and prints what it has as it goes on.
+thread a rank. Prints what it has as it goes on. Ends with 1 when a count or a ratio misses its goal, a part
+fails or there is no time left for it.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import math
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import training_cases as cases
 from kernels_cpu import machine
-from rank_processes import Gang
+from rank_processes import Gang, RanksFailed
 from training_capacity import branches, capacity
 from training_cases import Size
+from training_peers import first_line, peers
 from training_pipeline import pipeline
 
 from foldase_models.training import (
@@ -49,11 +53,14 @@ MOST_STAGE_THREE = 1.5
 
 @dataclass(frozen=True)
 class Row:
-    """A figure, and what it should be: ``at_most`` or ``at_least``, None for a figure without a goal."""
+    """A figure, and what it should be: ``at_most`` or ``at_least``, None for a figure without a goal.
+
+    A figure that is None could not be had; ``what`` says why, and a goal for it is missed.
+    """
 
     part: str
     what: str
-    figure: float
+    figure: float | None
     unit: str = ""
     at_most: float | None = None
     at_least: float | None = None
@@ -63,6 +70,8 @@ class Row:
         """Whether the goal is met; None without one."""
         if self.at_most is None and self.at_least is None:
             return None
+        if self.figure is None:
+            return False
         above = self.at_least is None or self.figure >= self.at_least
         return above and (self.at_most is None or self.figure <= self.at_most)
 
@@ -74,7 +83,8 @@ class Row:
         if self.at_least is not None:
             goal = f">= {self.at_least:g}"
         verdict = {True: "met", False: "**missed**", None: ""}[self.met]
-        return f"| {self.part} | {self.what} | {self.figure:.4g} {self.unit} | {goal} | {verdict} |"
+        figure = "" if self.figure is None else f"{self.figure:.4g} {self.unit}".rstrip()
+        return f"| {self.part} | {self.what} | {figure} | {goal} | {verdict} |"
 
 
 HEAD = "| part | what | figure | goal | |\n|---|---|---:|---:|---|"
@@ -151,7 +161,7 @@ def trajectories() -> Iterator[Row]:
 
 def _compared(what: str, losses: list[float], wanted: list[float], *, exact: bool) -> Row:
     if exact:
-        off = max(abs(a - b) for a, b in zip(losses, wanted, strict=True))
+        off = cases.farthest(losses, wanted)
         return Row("losses", f"{what}: largest difference", off, at_most=LOSS_TOLERANCE)
     off = abs(sum(losses[-5:]) / sum(wanted[-5:]) - 1)
     return Row("losses", f"{what}: last ones off", off, at_most=LOW_PRECISION_TOLERANCE)
@@ -170,43 +180,13 @@ def checkpoints() -> Iterator[Row]:
             with Gang(ranks, deadline=60.0) as gang:
                 found = gang.run(cases.train, SMALL, replace(config, stage=loaded), folder, timeout=300)[0]
             assert found["first"] == 21, found["first"]
-            off = max(abs(a - b) for a, b in zip(found["losses"], wanted[20:], strict=True))
+            off = cases.farthest(found["losses"], wanted[20:])
             yield Row(
                 "checkpoints",
                 f"4 ranks, stage {saved} to {ranks} ranks, stage {loaded}: next 10 losses",
                 off,
                 at_most=LOSS_TOLERANCE,
             )
-
-
-def peers() -> Iterator[Row]:
-    """A step beside torch's own, rounds in turn."""
-    size = Size(width=256, blocks=6, rows=64)
-    config = config_of(6, micro_batches=2)
-    systems: dict[str, Callable[[Gang], list[dict[str, Any]]]] = {
-        name: lambda gang, name=name: gang.run(cases.peer, size, config, name, timeout=300)
-        for name in ("ddp", "fsdp2", "fsdp2 offloaded")
-    }
-    for stage in STAGES:
-        systems[f"stage {stage}"] = lambda gang, stage=stage: gang.run(
-            cases.train, size, replace(config, stage=stage), timeout=300
-        )
-    systems["stage 3, all on the cpu"] = lambda gang: gang.run(
-        cases.train,
-        size,
-        replace(config, stage=3, offload=OffloadConfig(optimizer="cpu", parameters="cpu")),
-        timeout=300,
-    )
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    with Gang(2, deadline=60.0) as gang:
-        for turn in range(3):
-            for name in sorted(systems, key=lambda name: hash((turn, name))):
-                seconds[name].append(cases.middle(systems[name](gang)[0]["seconds"]))
-    pairs = [(f"stage {stage}", "ddp") for stage in (0, 1, 2)]
-    pairs += [("stage 3", "fsdp2"), ("stage 3, all on the cpu", "fsdp2 offloaded")]
-    for ours, other in pairs:
-        ratios = sorted(a / b for a, b in zip(seconds[ours], seconds[other], strict=True))
-        yield Row("peers", f"a step of {ours}, of {other}'s", ratios[len(ratios) // 2])
 
 
 PARTS: dict[str, Callable[[], Iterator[Any]]] = {
@@ -220,6 +200,16 @@ PARTS: dict[str, Callable[[], Iterator[Any]]] = {
 }
 
 
+def rows_of(part: str, run: Callable[[], Iterator[Any]]) -> Iterator[Row]:
+    """The rows of a part; one that fails ends with a missed row, and the parts after it still run."""
+    try:
+        for found in run():
+            yield found if isinstance(found, Row) else Row(part, **found)
+    except (Exception, RanksFailed) as error:  # noqa: BLE001  # whatever it was, it is told and missed
+        traceback.print_exc()
+        yield Row(part, f"failed: {first_line(f'{type(error).__name__}: {error}')}", None, at_most=0.0)
+
+
 def main() -> int:
     """Run the parts that were asked for; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(
@@ -227,27 +217,35 @@ def main() -> int:
     )
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--seconds", type=float, default=2400.0, help="no part begins after these")
+    parser.add_argument("--deepspeed", metavar="PYTHON", help="one that has it, for the part peers")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
+    parts = PARTS if given.deepspeed is None else PARTS | {"peers": partial(peers, given.deepspeed)}
     print(", ".join(f"{key} {value}" for key, value in machine(1).items()), f"\n{HEAD}", sep="\n", flush=True)
-    began, rows = time.monotonic(), []
+    began = time.monotonic()
+    rows: list[Row] = []
     left_out = []
+    spent: dict[str, float] = {}
     for part in given.parts:
-        if time.monotonic() - began > given.seconds:
+        part_began = time.monotonic()
+        if part_began - began > given.seconds:
             left_out.append(part)
             continue
-        for found in PARTS[part]():
-            row = found if isinstance(found, Row) else Row(part, **found)
+        for row in rows_of(part, parts[part]):
             rows.append(row)
             print(row.told(), flush=True)
+        spent[part] = time.monotonic() - part_began
     missed = [row for row in rows if row.met is False]
-    print(f"\n{len(rows)} figures, {len(missed)} goals missed, {time.monotonic() - began:.0f} s")
+    print(f"\n{len(rows)} figures, {len(missed)} goals missed, {time.monotonic() - began:.0f} s", end=": ")
+    print(", ".join(f"{part} {seconds:.0f}" for part, seconds in spent.items()))
     if left_out:
         print(f"no time was left for {', '.join(left_out)}")
     if given.json:
         given.json.write_text(
-            json.dumps({"machine": machine(1), "rows": [asdict(row) for row in rows]}, indent=1)
+            json.dumps(
+                {"machine": machine(1), "seconds": spent, "rows": [asdict(row) for row in rows]}, indent=1
+            )
         )
     if given.markdown:
         given.markdown.write_text("\n".join([HEAD, *(row.told() for row in rows)]) + "\n")

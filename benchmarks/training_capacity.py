@@ -68,7 +68,7 @@ def capacity() -> Iterator[dict[str, Any]]:
             free = gang.run(
                 cases.train, small, config_of(STEPS, limits=LimitsConfig(bucket_bytes=BUCKET)), timeout=300
             )
-        off = max(abs(a - b) for a, b in zip(capped[0]["losses"], free[0]["losses"], strict=True))
+        off = cases.farthest(capped[0]["losses"], free[0]["losses"])
         yield {
             "what": "on NVMe under the cap beside uncapped: losses",
             "figure": off,
@@ -153,8 +153,7 @@ def branches() -> Iterator[dict[str, Any]]:
         began = time.monotonic()
         with Gang(2, deadline=10.0) as gang:
             found = gang.outcomes(run_forked, config, timeout=DEADLINE_SECONDS)
-        errors = [outcome.error for outcome in found if outcome.error is not None]
-        told = all(isinstance(error, ModelError) for error in errors) and not any(one.late for one in found)
+        told = all(one.good or isinstance(one.error, ModelError) for one in found)
         ended = "trained" if all(one.good for one in found) else "told who waits for whom" if told else "hung"
         yield {
             "what": f"idle branch at stage {stage}: {ended}; seconds until then",

@@ -6,8 +6,8 @@ The functions here run on ranks; they get plain values and give plain values.
 
 from __future__ import annotations
 
+import math
 import statistics
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from foldase_models.training import CheckpointStore, Ranks, Trainer, TrainingConfig
+from foldase_models.training.config import learning_rate
 from foldase_models.training.trainer import TrainingStopped
+from foldase_models.training.zero.layout import decays
 
 INPUTS = 16
 MOVED = ("weights", "gradients", "optimizer", "float32 weights")
@@ -93,19 +95,22 @@ class Problem:
         return (self.model(batch) - wanted).float().square().mean(), {}
 
 
-def plain_losses(size: Size, config: TrainingConfig) -> list[float]:
-    """What one process with torch's own AdamW and clipping finds, step by step."""
-    from foldase_models.training.config import learning_rate
-    from foldase_models.training.zero.layout import decays
-
-    problem = Problem(size)
-    parameters = list(problem.model.parameters())
-    constants = config.optimizer
-    groups = [
-        {"params": [p for p in parameters if decays(p)], "weight_decay": constants.weight_decay},
+def groups_of(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """For torch's AdamW: parameters with weight decay, and those without."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if decays(p)], "weight_decay": config.optimizer.weight_decay},
         {"params": [p for p in parameters if not decays(p)], "weight_decay": 0.0},
     ]
-    adamw = torch.optim.AdamW(groups, betas=constants.betas, eps=constants.epsilon)
+
+
+def plain_losses(size: Size, config: TrainingConfig) -> list[float]:
+    """What one process with torch's own AdamW and clipping finds, step by step."""
+    problem = Problem(size)
+    parameters = list(problem.model.parameters())
+    adamw = torch.optim.AdamW(
+        groups_of(problem.model, config), betas=config.optimizer.betas, eps=config.optimizer.epsilon
+    )
     losses = []
     for step in range(config.steps):
         for group in adamw.param_groups:
@@ -168,55 +173,10 @@ def _noting_states(trainer: Trainer[Any]) -> dict[str, int]:
     return found
 
 
-def peer(ranks: Ranks, size: Size, config: TrainingConfig, name: str) -> dict[str, Any]:
-    """The same training by torch's own: ``ddp``, ``fsdp2`` or ``fsdp2 offloaded``."""
-    from foldase_models.training.config import learning_rate
-
-    problem = Problem(size)
-    model: nn.Module = problem.model
-    if name == "ddp":
-        model = nn.parallel.DistributedDataParallel(model)
-    else:
-        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-
-        policy = CPUOffloadPolicy(pin_memory=False) if name == "fsdp2 offloaded" else OffloadPolicy()
-        for block in problem.model.blocks:
-            fully_shard(block, offload_policy=policy)
-        fully_shard(model, offload_policy=policy)
-    problem.model = model  # type: ignore[assignment]
-    constants = config.optimizer
-    adamw = torch.optim.AdamW(
-        model.parameters(), betas=constants.betas, eps=constants.epsilon, weight_decay=0.0, fused=True
-    )
-    losses, seconds = [], []
-    for step in range(config.steps):
-        began = time.monotonic()
-        for group in adamw.param_groups:
-            group["lr"] = learning_rate(config, step)
-        adamw.zero_grad()
-        whole = torch.zeros(())
-        for part in ranks.share(config.micro_batches):
-            loss, _ = problem.loss(problem.batch(step * config.micro_batches + part), step)
-            (loss * ranks.size / config.micro_batches).backward()
-            whole += loss.detach() / config.micro_batches
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        adamw.step()
-        torch.distributed.all_reduce(whole)
-        losses.append(whole.item())
-        seconds.append(time.monotonic() - began)
-    return {"losses": losses, "seconds": seconds, "held": state_bytes(model, adamw)}
-
-
-def state_bytes(model: nn.Module, adamw: torch.optim.Optimizer) -> int:
-    """Weights, gradients and moments that lie here, of a peer."""
-
-    def local(tensor: torch.Tensor) -> int:
-        here = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-        return here.numel() * here.element_size()
-
-    total = sum(local(p) + (local(p.grad) if p.grad is not None else 0) for p in model.parameters())
-    moments = (value for state in adamw.state.values() for value in state.values())
-    return total + sum(local(value) for value in moments if isinstance(value, torch.Tensor) and value.dim())
+def farthest(found: list[float], wanted: list[float]) -> float:
+    """The largest difference of two lists of losses; infinite where one is not a number."""
+    differences = [abs(a - b) for a, b in zip(found, wanted, strict=True)]
+    return math.inf if any(math.isnan(one) for one in differences) else max(differences)
 
 
 def middle(values: list[float]) -> float:
