@@ -6,9 +6,10 @@ import os
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -95,12 +96,49 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-@pytest.fixture(scope="session")
-def live_platform() -> Iterator[LivePlatform]:
-    """The runtime on a local Ray cluster, started once per test session; nothing of it is left behind.
+_shared = ExitStack()
+_started: dict[str, Any] = {}
 
-    Its state folder is deep on purpose: Ray's sockets must not lie in it.
-    """
+
+def _group(item: pytest.Item) -> object:
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End what a group of tests shares after its last test: even idle it takes its share of the cores."""
+    try:
+        return (yield)
+    finally:
+        if nextitem is None or _group(nextitem) != _group(item):
+            _started.clear()
+            _shared.close()
+
+
+@pytest.fixture(scope="session")
+def shared_in_group() -> Callable[[str, Callable[[], AbstractContextManager[Any]]], Any]:
+    """Enters a context the first time that its name is asked for; it is left after the group's last test."""
+
+    def share(name: str, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+        if name not in _started:
+            _started[name] = _shared.enter_context(make())
+        return _started[name]
+
+    return share
+
+
+@pytest.fixture
+def live_platform(
+    shared_in_group: Callable[[str, Callable[[], AbstractContextManager[LivePlatform]]], LivePlatform],
+) -> LivePlatform:
+    """The runtime on a local Ray cluster, started once for all tests of Ray; nothing of it is left behind."""
+    return shared_in_group("live platform", _running_on_ray)
+
+
+@contextmanager
+def _running_on_ray() -> Iterator[LivePlatform]:
+    """Its state folder is deep on purpose: Ray's sockets must not lie in it."""
     from live_platform import LivePlatform
 
     with tempfile.TemporaryDirectory(prefix="foldase-tests-") as parent:

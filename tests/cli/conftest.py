@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +23,16 @@ from foldase.client import Client
 from foldase_workflows.contracts import Registry
 
 
-@pytest.fixture(scope="session")
-def platform_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of a running platform: the real server and scheduler, steps in threads."""
+@pytest.fixture
+def platform_home(shared_in_group: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a platform that runs for all tests of the command line."""
+    home: Path = shared_in_group("platform", partial(_running, tmp_path_factory))
+    return home
+
+
+@contextmanager
+def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The real server and scheduler, steps in threads."""
     home = tmp_path_factory.mktemp("cli") / "home"
     weights = home.parent / "weights"
     for name in ("small", "broken"):
