@@ -36,6 +36,8 @@ FEWEST_PARAMETERS, MOST_DEVICE_BYTES = 6e9, 3.0
 MIDDLE = Size(width=4096, blocks=6, rows=16384)
 """0.8e9 parameters; rows enough for the GPU to compute as long as the CPU steps."""
 LINK_SHARE, OVERLAP = 0.8, 0.8
+UNCLIPPED = 1e9
+"""Largest norm, where no step is to be taken back."""
 REHEARSED = {"large": Size(64, 4, 4), "middle": Size(64, 4, 32)}
 
 
@@ -119,10 +121,29 @@ def overlap(device: str, rehearse: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def tail(device: str, rehearse: bool) -> list[dict[str, Any]]:
+    """(d) What the GPU waits for in exact mode: as it is, with steps ahead, with the last buckets on it."""
+    size = REHEARSED["middle"] if rehearse else MIDDLE
+    rows = []
+    for ahead, count in ((False, 0), (False, 2), (True, 0), (True, 2)):
+        offload = OffloadConfig(optimizer="cpu", ahead=ahead, device_buckets=count)
+        config = config_of(8, stage=2, precision="bfloat16", clip_norm=UNCLIPPED, offload=offload)
+        reports, _ = _train(size, config, device, torch.bfloat16)
+        name = f"{'ahead' if ahead else 'exact'}, {count} buckets on the device"
+        for kind, key in (("for the optimizer", "exposed_optimizer_seconds"), ("in all", "exposed_seconds")):
+            waits = [one.times.get(key, 0.0) for one in reports[2:]]
+            rows.append(_row(f"{name}: seconds waited {kind}", statistics.median(waits)))
+        rows.append(_row(f"{name}: seconds a step", statistics.median(one.seconds for one in reports[2:])))
+        if ahead:
+            rows.append(_row(f"{name}: steps taken back", float(reports[-1].steps_taken_back)))
+    return rows
+
+
 ITEMS: dict[str, Callable[[str, bool], list[dict[str, Any]]]] = {
     "parity": parity,
     "link": link,
     "overlap": overlap,
+    "tail": tail,
     "large": large,
 }
 

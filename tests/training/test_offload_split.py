@@ -16,6 +16,8 @@ pytestmark = SAME_WORKER
 EVERYTHING = Graph(33, KINDS, 1)
 TOLERANCE = 1e-5
 """Absolute, of losses and weights of order 1: squares are summed in another order."""
+UNCLIPPED = 1e9
+"""Largest norm in bfloat16, where a factor that differs in its last bit may round a weight another way."""
 STEPS, HALF = 8, 4
 ALL = 1000
 """More buckets than any model here has."""
@@ -25,6 +27,8 @@ def training(place, folder, count, *, stage=0, ahead=False, **changes):
     offload = OffloadConfig(
         optimizer=place, folder=folder if place == "nvme" else None, ahead=ahead, device_buckets=count
     )
+    if changes.get("precision") == "bfloat16":
+        changes["clip_norm"] = UNCLIPPED
     return graph_training(stage, steps=STEPS, offload=offload, **changes)
 
 
@@ -43,15 +47,14 @@ def gang():
 
 
 @pytest.mark.parametrize(
-    ("place", "stage", "changes"),
+    ("place", "stage", "count", "changes"),
     [
-        ("cpu", 0, {}),
-        ("cpu", 2, {"precision": "bfloat16", "ahead": True}),
-        ("nvme", 2, {"micro_batches": 3, "average_decay": 0.0}),
+        ("cpu", 0, ALL, {}),
+        ("cpu", 2, 2, {"precision": "bfloat16", "ahead": True}),
+        ("nvme", 1, 2, {"micro_batches": 3, "average_decay": 0.0}),
     ],
 )
-@pytest.mark.parametrize("count", [2, ALL])
-def test_one_process_takes_the_same_steps(tmp_path, place, stage, changes, count):
+def test_one_process_takes_the_same_steps(tmp_path, place, stage, count, changes):
     found, wanted = (
         train_graph(Ranks(), EVERYTHING, training(place, tmp_path, number, stage=stage, **changes))
         for number in (count, 0)
@@ -59,6 +62,7 @@ def test_one_process_takes_the_same_steps(tmp_path, place, stage, changes, count
     assert_alike(found, wanted)
 
 
+@pytest.mark.verify
 @pytest.mark.parametrize("stage", [1, 3])
 def test_two_ranks_take_the_same_steps(gang, tmp_path, stage):
     """At stage 3 the device's part lies beside the shards that are gathered."""
@@ -75,7 +79,7 @@ def test_two_ranks_take_the_same_steps(gang, tmp_path, stage):
 @pytest.mark.parametrize("place", ["cpu", "nvme"])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_any_ranks_take_the_same_steps_at_every_stage(tmp_path, size, place, precision):
-    with Gang(size) as several:
+    with Gang(size, deadline=120.0) as several:
         for stage, parts, ahead in itertools.product((0, 1, 2, 3), (1, size + 1), (False, True)):
             if ahead and place == "nvme":
                 continue
@@ -111,7 +115,7 @@ def losses_of(config, store=None, until=STEPS):
     return losses, keys
 
 
-@pytest.mark.parametrize(("first", "then"), [(0, 2), (2, 0), (3, ALL)])
+@pytest.mark.parametrize(("first", "then"), [(0, 2), pytest.param(2, 0, marks=pytest.mark.verify), (3, ALL)])
 def test_a_checkpoint_goes_on_with_another_number_of_them(tmp_path, first, then):
     plans = [
         training("cpu", None, count, checkpoint=CheckpointConfig(seconds=3600.0)) for count in (first, then)

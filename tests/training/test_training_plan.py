@@ -141,6 +141,40 @@ def test_a_plan_on_two_ranks_holds_and_sends_what_each_of_them_does(gang, tmp_pa
         assert sum(plan.step.sent.values()) == pytest.approx(sent, rel=SENT)
 
 
+def test_a_plan_on_two_ranks_knows_what_is_stepped_beside_gathered_shards(gang, tmp_path):
+    offload = {"optimizer": "cpu", "ahead": True, "device_buckets": 2}
+    config = training(tmp_path, stage=3, average_decay=0.9, offload=offload)
+    plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=2)
+    assert plan.tiers["device"]["optimizer"] == 2 * plan.tiers["device"]["average"] > 0
+    for held, _, _ in gang.run(train_decoder, config, PART):
+        check_states(held, plan)
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_way_to_hide_the_optimizer_is_planned(tmp_path, size, stage):
+    ways = [
+        {"optimizer": place, "ahead": ahead, "device_buckets": count}
+        for place, ahead, count in (
+            ("cpu", True, 0),
+            ("cpu", True, 2),
+            ("cpu", False, 2),
+            ("cpu", True, 1000),
+            ("nvme", False, 2),
+        )
+    ]
+    with Gang(size) as gang:
+        for way, precision, decay, parts in itertools.product(
+            ways, ("float32", "bfloat16"), (0.0, 0.9), (1, 5)
+        ):
+            changes = {"precision": precision, "average_decay": decay, "micro_batches": parts}
+            config = training(tmp_path, stage=stage, offload=dict(way), **changes)
+            plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=size)
+            for held, _, _ in gang.run(train_decoder, config, PART):
+                check_states(held, plan)
+
+
 @pytest.mark.verify
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("stage", STAGES)
@@ -287,6 +321,44 @@ def test_a_refusal_names_the_cheapest_knob_that_is_enough_and_it_is():
     assert caught.value.hint.startswith("set offload.activations to recompute; or set micro_batches to 2")
     turned = replace(config, offload=OffloadConfig(activations="recompute"))
     assert plan_training(DECODER, turned, replace(ROOMY, ram_bytes=peak - 2**20), part=part)
+
+
+def test_a_refusal_names_the_second_set_of_vectors_before_anything_that_costs_time():
+    config = TrainingConfig(steps=1, offload=OffloadConfig(optimizer="cpu", ahead=True))
+    peak = plan_training(DECODER, config, ROOMY, part=PART).peak["ram"]
+    with pytest.raises(DoesNotFit) as caught:
+        plan_training(DECODER, config, replace(ROOMY, ram_bytes=peak - 2**18), part=PART)
+    assert caught.value.location == "offload.ahead"
+    assert caught.value.hint.startswith("set offload.ahead to false; or")
+
+
+def test_a_way_out_leaves_out_what_would_contradict_it():
+    """The state of an optimizer on the disk cannot be stepped ahead."""
+    offload = OffloadConfig(optimizer="cpu", ahead=True, device_buckets=1)
+    config = TrainingConfig(steps=1, stage=3, offload=offload)
+    with pytest.raises(DoesNotFit) as caught:
+        plan_training(DECODER, config, replace(ROOMY, ram_bytes=2**20), part=PART, ranks=2)
+    assert caught.value.hint.startswith("not enough: set offload.ahead to false and ")
+
+
+def test_a_step_that_is_hidden_has_a_time_of_its_own():
+    """Beside the rest at best; on the device less of it is left."""
+    part = Part(examples=1, length=2)
+    ways = [
+        OffloadConfig(optimizer="cpu", **changes)
+        for changes in ({}, {"ahead": True}, {"ahead": True, "device_buckets": 1})
+    ]
+    limits = LimitsConfig(bucket_bytes=48 * 1024)
+    exact, ahead, split = (
+        plan_training(
+            DECODER, TrainingConfig(steps=1, offload=way, limits=limits), ROOMY, part=part
+        ).step.kinds
+        for way in ways
+    )
+    assert exact["optimizer"] == (0.0, 0.0)
+    assert ahead["compute"] < exact["compute"]
+    assert split["optimizer"] < ahead["optimizer"]
+    assert split["transfer"] < ahead["transfer"]
 
 
 def test_a_plan_is_plain_values_and_a_line():

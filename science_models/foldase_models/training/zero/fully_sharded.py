@@ -7,8 +7,10 @@ holds the float32 weights of the same rows, which are the DTensor's own memory w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -38,6 +40,9 @@ class FullyShardedEngine(ThirdStage):
         config = surroundings.config
         self._exact: dict[str, torch.Tensor] = {}
         self._lasting: list[FSDPModule] = []
+        self._unit_of: dict[str, str] = {}
+        self._called: Counter[str] = Counter()
+        self._reduced: Counter[str] = Counter()
         self._prepare()
         self._root = _Root(model)
         self._shard()
@@ -60,6 +65,10 @@ class FullyShardedEngine(ThirdStage):
         self._stepper = make_stepper(self._buckets, self._ranks.rank, own, surroundings)
         self._exact.clear()
         self._taken: set[int] = set()
+        self._early = False
+        self._homes = [
+            {self._unit_of.get(entry.name, ROOT) for entry in bucket.entries} for bucket in self._buckets
+        ]
         self._held: dict[int, torch.Tensor] = {}
         for bucket in self._buckets:
             if not self._stepper.holds_gradient(bucket.index) and not self._aliased:
@@ -72,6 +81,8 @@ class FullyShardedEngine(ThirdStage):
         """The root's unit is there from here until after the backward pass."""
         try:
             self._free()
+            self._called.clear()
+            self._early = False
             self._root(_nothing)
             with self._calculating():
                 yield
@@ -82,6 +93,8 @@ class FullyShardedEngine(ThirdStage):
     def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
         """Each unit's gradients are reduced when its backward pass is over."""
         assert loss is not None, "at stage 3 every rank computes in every round"
+        self._reduced.clear()
+        self._early = last and self._around.config.offload.ahead
         try:
             # From its gradient on, the pass is one of the root's unit, which then ends with it.
             loss = self._root(lambda: loss)
@@ -178,6 +191,16 @@ class FullyShardedEngine(ThirdStage):
         else:
             self._held[bucket.index].copy_(own)
 
+    def _hand_over_early(self) -> None:
+        """Hand over the buckets all of whose units have come back as often as they were called.
+
+        The root's comes last. What comes back more often all the same is added at the end of the pass.
+        """
+        done = {unit for unit, count in self._reduced.items() if count >= self._called[unit]}
+        for bucket, homes in zip(self._buckets, self._homes, strict=True):
+            if homes <= done and bucket.index not in self._held:
+                self._hand_over(bucket)
+
     def _forget(self) -> None:
         self._taken.clear()
         for parameter in self._trained.values():
@@ -206,7 +229,10 @@ class FullyShardedEngine(ThirdStage):
         empty = {parameter for parameter in self.model.parameters() if not parameter.numel()}
         units = find_units(self.model, dissolve_shared=True)
         # Inner units first, as the outer ones take all that is left inside them.
+        for unit in units:
+            self._unit_of |= dict.fromkeys(unit.parameters, unit.name)
         for unit in reversed(units[:-1]):
+            unit.module.register_forward_pre_hook(partial(self._note_call, unit.name))
             # The backward pass begins with the last one.
             again = unit is not units[-2]
             fully_shard(unit.module, mesh=mesh, reshard_after_forward=again, ignored_params=empty)
@@ -239,6 +265,10 @@ class FullyShardedEngine(ThirdStage):
             own[entry.start : entry.start + rows.numel()].copy_(rows)
         return own
 
+    def _note_call(self, unit: str, _module: nn.Module, _arguments: Any) -> None:
+        if not self._early:
+            self._called[unit] += 1
+
     def all_gather(self, unit: str, whole: torch.Tensor, own: torch.Tensor) -> None:
         """Gather a unit's weights."""
         self._ledger.adopt("device", WORKING, whole)
@@ -247,6 +277,10 @@ class FullyShardedEngine(ThirdStage):
 
     def reduce_scatter(self, unit: str, own: torch.Tensor, whole: torch.Tensor) -> None:
         """Sum a unit's gradients."""
+        if self._early:
+            # Those of the units before have arrived in their parameters by now.
+            self._hand_over_early()
+            self._reduced[unit] += unit != ROOT
         self._ledger.adopt("device", "gradients", own)
         with self._operation(unit, f"gradients of {unit}") as name:
             self._around.collectives.reduce_scatter(name, own, whole).wait()
