@@ -23,9 +23,10 @@ from foldase_models.folding.options import ForwardOptions
 from foldase_models.folding.prediction import FoldInput
 from foldase_models.layers.residues import ATOM37_INDEX
 from foldase_models.layers.structure_dims import StructureDims
-from foldase_models.recipes.folding import FoldingRecipe, published_training, train_folding
+from foldase_models.recipes.folding import FoldingRecipe, train_folding
 from foldase_models.recipes.folding_data import TrainingStructure, draw_crop
 from foldase_models.recipes.folding_models import EsmFoldTrainee, save_trainee
+from foldase_models.recipes.folding_rates import published_training
 from foldase_models.recipes.running import Watcher
 from foldase_models.training.checkpoints import CheckpointStore
 

@@ -19,9 +19,10 @@ from foldase_models.folding.ideal_structures import helix_bundle
 from foldase_models.language.decoder import DecoderConfig
 from foldase_models.layers.structure_dims import StructureDims
 from foldase_models.recipes.contacts import ContactRecipe, train_contacts
-from foldase_models.recipes.folding import FoldingRecipe, published_training, train_folding
+from foldase_models.recipes.folding import FoldingRecipe, train_folding
 from foldase_models.recipes.folding_data import TrainingStructure
 from foldase_models.recipes.folding_models import EsmFoldTrainee
+from foldase_models.recipes.folding_rates import published_training
 from foldase_models.recipes.language import LanguageRecipe, train_language
 from foldase_models.recipes.running import Watcher
 from foldase_models.training import OffloadConfig, Ranks, TrainingConfig

@@ -105,8 +105,8 @@ def test_what_was_trained_folds_as_it_did_in_the_training(trained, tmp_path, run
 def test_a_cancelled_training_goes_on_to_the_same_model(bundles, make_context):
     inputs = fold_train.TrainInputs(structures=bundles, **SMALL)
     whole = fold_train.OPERATOR.run(inputs, make_context())
-    # Three checks while the files are read, then one a step.
-    cancelled = make_context(cancel_after=5)
+    # One check for the plan, as the first chain fills the crop, three for the files, then one a step.
+    cancelled = make_context(cancel_after=6)
     with pytest.raises(Cancelled):
         fold_train.OPERATOR.run(inputs, cancelled)
     assert not cancelled.written()
@@ -215,3 +215,39 @@ def test_what_it_takes_is_estimated_without_torch():
     few = fold_train.OPERATOR.estimate({"steps": 10}, hardware)
     many = fold_train.OPERATOR.estimate({"steps": 1000, "structures_per_step": 2}, hardware)
     assert many.seconds[0] > 10 * few.seconds[0] > 0
+    wide = fold_train.OPERATOR.estimate({"steps": 10, "model": "alphafold", "width": 128}, hardware)
+    assert wide.plan["parameters"] > few.plan["parameters"]
+    assert wide.plan["tiers_bytes"]["device"]["activations"] > 0
+    assert fold_train.OPERATOR.estimate({"weights": "an artifact"}, hardware) is None
+    assert fold_train.OPERATOR.estimate({"width": 17}, hardware) is None
+
+
+def test_an_estimate_of_a_crop_that_does_not_fit_names_the_input_that_would_help():
+    hardware = Hardware(cpus=2, memory_bytes=2**31)
+    long = {"crop": 512, "blocks": 8}
+    refused = fold_train.OPERATOR.estimate(long, hardware)
+    assert "set offload_activations to recompute" in refused.plan["refusal"]
+    frugal = fold_train.OPERATOR.estimate({**long, "offload_activations": "recompute"}, hardware)
+    assert "refusal" not in frugal.plan
+    again = fold_train.OPERATOR.estimate({**long, "checkpointing": True}, hardware)
+    assert again.memory_bytes == pytest.approx(frugal.memory_bytes, rel=0.1)
+
+
+def test_a_training_tells_its_plan_and_what_its_weights_say_counts(trained, make_context, bundles):
+    model, context, outputs = trained
+    record = json.loads((outputs.model / "training.json").read_text())
+    assert context.planned["parameters"] == record["parameters"]
+    assert context.planned["model"] == model
+    assert context.planned["part"] == {"examples": 1, "length": 12, "rows": 1, "passes": 2}
+    weights = {"model": model, "weights": outputs.model, "width": 64}
+    known = fold_train.OPERATOR.estimate(weights, Hardware(cpus=2, memory_bytes=2**33))
+    assert known.plan["parameters"] == record["parameters"]
+    assert fold_train.OPERATOR.estimate({**weights, "weights": bundles}, Hardware(2, 2**33)) is None
+
+
+def test_a_training_that_does_not_fit_is_refused_before_the_model_is_made(bundles, make_context):
+    inputs = {**SMALL, "blocks": 24, "width": 128, "memory_cap_mib": 64}
+    with pytest.raises(BadInput, match="of counted memory where there are") as caught:
+        fold_train.OPERATOR.run(fold_train.TrainInputs(structures=bundles, **inputs), make_context())
+    assert caught.value.code == "does_not_fit"
+    assert caught.value.location.path == "with.offload_parameters"

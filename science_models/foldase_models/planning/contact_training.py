@@ -56,11 +56,12 @@ class ContactTrainee:
         backward = kept.attention_backward() - kept.heads() + kept.P * self.config.width
         losses = kept.P * (5 * self.config.distance_bins + self.config.width)
         inputs = blocks * (kept.P + kept.M) * self.config.width
+        working = max(forward, backward, losses)
         return Activations(
             kept=round(item * whole),
             block=round(item * block),
-            inputs=round(item * (inputs + around)),
-            working=round(item * max(forward, backward, losses)),
+            working=round(item * working),
+            recomputed=round(item * (inputs + around + block + working)),
         )
 
     def flops(self, part: Part) -> float:

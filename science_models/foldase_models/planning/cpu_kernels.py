@@ -130,11 +130,14 @@ def _triangle_buffers(forms: Forms) -> int:
     return 2 if forms.item == WIDE else 3
 
 
-def triangle_channels(forms: Forms, *, residues: int, hidden: int) -> int:
-    """How many channels a triangle multiplication takes at once; for each group it reads z anew."""
+def triangle_channels(forms: Forms, *, residues: int, hidden: int, buffers: int | None = None) -> int:
+    """How many channels a triangle multiplication takes at once; for each group it reads z anew.
+
+    ``buffers``: of a group; None means as many as a forward pass has.
+    """
     channel = residues * residues * WIDE
     budget = max(forms.scaled(hidden * channel // TRIANGLE_SHARE), forms.scaled(TRIANGLE_SMALL))
-    return min(hidden, max(1, budget // (_triangle_buffers(forms) * channel)))
+    return min(hidden, max(1, budget // ((buffers or _triangle_buffers(forms)) * channel)))
 
 
 def triangle_multiplication(ledger: Ledger, forms: Forms, *, residues: int, width: int, hidden: int) -> None:

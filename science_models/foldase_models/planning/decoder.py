@@ -71,8 +71,8 @@ class DecoderTrainee:
         return Activations(
             kept=layers * block + ends,
             block=block,
-            inputs=layers * item * T * D + ends,
             working=working,
+            recomputed=layers * item * T * D + ends + block + working,
         )
 
     def flops(self, part: Part) -> float:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from foldase_models.layers.dims import EvoformerDims
+from foldase_models.layers.structure_dims import StructureDims
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -104,8 +107,45 @@ def outer_product_mean(c: int, hidden: int, channels: int) -> Tensors:
     return norm(c) + 2 * linear(c, hidden) + linear(hidden * hidden, channels)
 
 
+def triangles(c: int, hidden: int, heads: int, inner: int) -> Tensors:
+    """Of two ``layers.triangle.TriangleMultiplication`` and two ``TriangleAttention``."""
+    multiplication = norm(c) + 4 * linear(c, hidden) + norm(hidden) + linear(hidden, c) + linear(c, c)
+    return 2 * multiplication + 2 * (norm(c) + matrix(c, heads) + attention(c, inner))
+
+
 def pair_stack(c: int, hidden: int, heads: int, inner: int, factor: int) -> Tensors:
     """Of ``layers.evoformer.PairStack``; ``inner`` channels of all heads together."""
-    multiplication = norm(c) + 4 * linear(c, hidden) + norm(hidden) + linear(hidden, c) + linear(c, c)
-    triangle = norm(c) + matrix(c, heads) + attention(c, inner)
-    return 2 * multiplication + 2 * triangle + transition(c, factor)
+    return triangles(c, hidden, heads, inner) + transition(c, factor)
+
+
+def pair_stack_of(dims: EvoformerDims) -> Tensors:
+    """The same, of these widths."""
+    inner = dims.no_heads_pair * dims.c_hidden_pair_att
+    return pair_stack(dims.c_z, dims.c_hidden_mul, dims.no_heads_pair, inner, dims.transition_n)
+
+
+def evoformer_block(dims: EvoformerDims, *, global_columns: bool = False) -> Tensors:
+    """Of ``layers.evoformer.EvoformerBlock``, or of a block of extra rows."""
+    c, width, heads = dims.c_m, dims.c_hidden_msa_att, dims.no_heads_msa
+    inner = width * heads
+    row = norm(c) + norm(dims.c_z) + matrix(dims.c_z, heads) + attention(c, inner)
+    column = norm(c) + attention(c, inner)
+    if global_columns:
+        column = norm(c) + matrix(c, inner) + 2 * matrix(c, width) + linear(c, inner) + linear(inner, c)
+    outer = outer_product_mean(c, dims.c_hidden_opm, dims.c_z)
+    return row + column + transition(c, dims.transition_n) + outer + pair_stack_of(dims)
+
+
+def structure_module(dims: StructureDims) -> Unit:
+    """Of ``layers.structure_module.StructureModule``, whose passes share their weights."""
+    c, heads, resnet = dims.c_s, dims.no_heads_ipa, dims.c_resnet
+    inner, points = heads * dims.c_ipa, 3 * heads
+    attention = vector(heads) + linear(c, inner) + linear(c, 2 * inner)
+    attention += linear(c, points * dims.no_qk_points)
+    attention += linear(c, points * (dims.no_qk_points + dims.no_v_points)) + linear(dims.c_z, heads)
+    attention += linear(heads * (dims.c_z + dims.c_ipa + 4 * dims.no_v_points), c)
+    first = norm(c) + norm(dims.c_z) + linear(c, c)
+    moved = dims.no_transition_layers * 3 * linear(c, c) + norm(c) + linear(c, 6)
+    torsions = 2 * linear(c, resnet) + dims.no_resnet_blocks * 2 * linear(resnet, resnet)
+    own = first + attention + norm(c) + moved + torsions + linear(resnet, 2 * dims.no_angles)
+    return Unit("structure module", own, repeats=True)

@@ -43,14 +43,14 @@ class Activations:
     Attributes:
         kept: for the backward pass, all of them.
         block: those of the largest block among them.
-        inputs: what remains where blocks are computed anew: their inputs, and what lies outside of blocks.
         working: what lies beside them at most while a block is computed, forward or backward.
+        recomputed: the most there is where blocks keep only what they are called with.
     """
 
     kept: int
     block: int
-    inputs: int
     working: int
+    recomputed: int
 
 
 class Trainee(Protocol):

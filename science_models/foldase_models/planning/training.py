@@ -7,11 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foldase_models.errors import ModelError
+from foldase_models.folding.alphafold.config import AlphaFoldConfig
 from foldase_models.folding.contacts.config import ContactModelConfig
+from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.language.decoder.config import DecoderConfig
+from foldase_models.planning.alphafold_training import AlphaFoldTrainee
 from foldase_models.planning.contact_training import ContactTrainee
 from foldase_models.planning.contacts import PROCESS_BYTES
 from foldase_models.planning.decoder import DecoderTrainee
+from foldase_models.planning.esmfold_training import EsmFoldTrainee
 from foldase_models.planning.forms import ITEM
 from foldase_models.planning.hardware import Hardware, gibibytes
 from foldase_models.planning.inference import GPU_CONTEXT_BYTES, GPU_HOST_BYTES
@@ -73,7 +77,7 @@ def plan_training(
     refusal.
 
     Args:
-        model: its configuration.
+        model: its configuration; of a folding model also its trainee, which says how it is trained.
         training: how it is trained.
         hardware: what one rank may use.
         part: what one part of a step's batch holds, of which there are ``training.micro_batches``.
@@ -107,7 +111,7 @@ def plan_training(
 
 
 def trainee_of(model: object) -> Trainee:
-    """What the plan of a training asks of a model, by its configuration.
+    """What the plan of a training asks of a model, by its configuration; what says it already, itself.
 
     Raises:
         ModelError: ``bad_request``: there is no memory model for it.
@@ -116,6 +120,12 @@ def trainee_of(model: object) -> Trainee:
         return ContactTrainee(model)
     if isinstance(model, DecoderConfig):
         return DecoderTrainee(model)
+    if isinstance(model, EsmFoldConfig):
+        return EsmFoldTrainee(model)
+    if isinstance(model, AlphaFoldConfig):
+        return AlphaFoldTrainee(model)
+    if isinstance(model, EsmFoldTrainee | AlphaFoldTrainee):
+        return model
     raise ModelError(f"no plan for the training of a {type(model).__name__}", code="bad_request")
 
 
@@ -157,7 +167,7 @@ def _hold_activations(held: Held, made: Activations, training: TrainingConfig) -
     place = training.offload.activations
     here, there = made.kept + made.working, 0
     if place == "recompute":
-        here = made.inputs + made.block + made.working
+        here = made.recomputed
     elif place != "none":
         here, there = made.block + made.working, made.kept
     # When gradients lie between buckets, or a bucket is stepped, activations are gone.

@@ -26,12 +26,7 @@ from foldase_models.metrics import AllAtoms, compare_structures
 from foldase_models.recipes.folding_data import TrainingStructure, check_structures, draw_crop
 from foldase_models.recipes.folding_models import Draw, Trainee
 from foldase_models.recipes.running import Looks, Watcher, run_training
-from foldase_models.training.config import (
-    CheckpointConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainingConfig,
-)
+from foldase_models.training.config import TrainingConfig
 from foldase_models.training.ranks import Ranks
 from foldase_models.training.results import check_parts, take_weights
 from foldase_models.training.trainer import TrainingSummary
@@ -42,22 +37,6 @@ LOOKED_AT = 8
 """Structures of the training that the finished model is looked at with."""
 _EXAMPLES = 1
 """The stream of random numbers that steps draw from."""
-
-
-def published_training(
-    *, learning_rate: float = 1e-3, warmup_steps: int = 50, **changes: Any
-) -> TrainingConfig:
-    """Rates as in Jumper et al. 2021, supplement 1.11.3, but that a step's gradients are clipped together."""
-    start: dict[str, Any] = {
-        "optimizer": OptimizerConfig(
-            learning_rate=learning_rate, betas=(0.9, 0.999), epsilon=1e-6, weight_decay=0.0
-        ),
-        "schedule": ScheduleConfig(warmup_steps=warmup_steps),
-        "clip_norm": 0.1,
-        "average_decay": 0.999,
-        "checkpoint": CheckpointConfig(seconds=30.0),
-    }
-    return TrainingConfig(**(start | changes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

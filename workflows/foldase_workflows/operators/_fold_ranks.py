@@ -12,7 +12,7 @@ from foldase_workflows.contracts.gangs import RankContext
 from foldase_workflows.operators._fold_training import make_trainee, read_examples
 from foldase_workflows.operators._models import model_errors, use_cores
 from foldase_workflows.operators._training_run import disk_of, first_says, joined, watcher_of
-from foldase_workflows.operators.fold_train import TrainInputs, recipe_of
+from foldase_workflows.operators.fold_train import TrainInputs, recipe_of, sizes_of
 
 if TYPE_CHECKING:
     from foldase_models.recipes.folding import Folded
@@ -48,17 +48,7 @@ def train(
     known = read_examples([(name, Path(path)) for name, path in files], given.shortest, context)
     longest = max(one.length for one in known)
     first_says(context, f"{len(known)} chains, the longest has {longest} residues")
-    new_trainee = partial(
-        make_trainee,
-        given.model,
-        given.weights,
-        width=given.width,
-        pair_width=given.pair_width,
-        blocks=given.blocks,
-        structure_blocks=given.structure_blocks,
-        recycles=given.recycles,
-        seed=given.seed,
-    )
+    new_trainee = partial(make_trainee, given.model, given.weights, **sizes_of(given), seed=given.seed)
     recipe = recipe_of(given, disk_of(given, context))
     with joined(recipe.training) as ranks, model_errors("structures"):
         trainee, found, record = train_folding(

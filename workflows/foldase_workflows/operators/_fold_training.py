@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from foldase_workflows.contracts import BadInput, Location, RankContext
+from foldase_workflows.contracts import BadInput, Location, RankContext, StepContext
 from foldase_workflows.contracts.gangs import check_cancelled
+from foldase_workflows.operators._fold_config import Kind, new_alphafold, new_esmfold
 from foldase_workflows.operators._models import model_errors
 from foldase_workflows.operators._training_run import first_says
 
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
     from foldase_models.recipes.folding_data import TrainingStructure
     from foldase_models.recipes.folding_models import Trainee
     from foldase_workflows.formats.all_atoms import AllAtomChain
-
-Kind = Literal["esmfold", "alphafold"]
-LANGUAGE_WIDTH, LANGUAGE_LAYERS, LANGUAGE_HEADS = 32, 2, 4
-"""Of the language model of an ESMFold that starts from nothing; it stays random."""
-HEAD_WIDTH = 16
-POSITION_BINS = 64
-"""Offsets that a small trunk tells apart: it has few blocks to learn long ones from short ones."""
 
 
 def read_examples(files: Sequence[tuple[str, Path]], shortest: int, context: RankContext) -> list[Any]:
@@ -88,92 +82,54 @@ def _example(name: str, chain: AllAtomChain) -> TrainingStructure:
     )
 
 
-def make_trainee(
-    kind: Kind,
-    weights: Path | None,
-    *,
-    width: int,
-    pair_width: int,
-    blocks: int,
-    structure_blocks: int,
-    recycles: int,
-    seed: int,
-) -> Trainee:
-    """A model to train: read from a folder, or new, of these sizes and with random weights.
+def longest_chain(files: Sequence[tuple[str, Path]], enough: int, context: StepContext) -> int:
+    """Residues of the longest chain of the files, or ``enough`` as soon as one has that many.
+
+    Raises:
+        BadInput: a file that cannot be read.
+    """
+    from foldase_workflows.formats.all_atoms import read_all_atoms
+
+    longest = 1
+    for shown, path in files:
+        context.check_cancelled()
+        for chain in read_all_atoms(path, name=shown):
+            longest = max(longest, len(chain.polymer or chain.sequence))
+        if longest >= enough:
+            return enough
+    return longest
+
+
+def make_trainee(kind: Kind, weights: Path | None, **sizes: int) -> Trainee:
+    """A model to train: read from a folder, or new and with random weights.
+
+    Args:
+        kind: of the model.
+        weights: the folder.
+        sizes: of a new one, as :func:`~foldase_workflows.operators._fold_config.new_esmfold` takes them, and
+            the ``seed`` of its weights.
 
     Raises:
         BadInput: weights that cannot be read or are of another model, or sizes that do not go together.
     """
+    seed = sizes.pop("seed")
     with model_errors("model" if weights is None else "weights"):
-        if kind == "esmfold":
-            return _esmfold(weights, width, pair_width, blocks, structure_blocks, recycles, seed)
-        return _alphafold(weights, width, pair_width, blocks, structure_blocks, recycles, seed)
+        return (_esmfold if kind == "esmfold" else _alphafold)(weights, seed, sizes)
 
 
-def _esmfold(
-    weights: Path | None, width: int, pairs: int, blocks: int, structure_blocks: int, recycles: int, seed: int
-) -> Trainee:
-    from foldase_models.folding.esm2.config import Esm2Config
-    from foldase_models.folding.esmfold.config import EsmFoldConfig, TrunkDims
+def _esmfold(weights: Path | None, seed: int, sizes: Mapping[str, int]) -> Trainee:
     from foldase_models.folding.esmfold.weights import load_esmfold
-    from foldase_models.layers.structure_dims import StructureDims
     from foldase_models.recipes.folding_models import EsmFoldTrainee
 
     if weights is not None:
         return EsmFoldTrainee(load_esmfold(weights))
-    config = EsmFoldConfig(
-        language=Esm2Config(
-            hidden_size=LANGUAGE_WIDTH,
-            num_hidden_layers=LANGUAGE_LAYERS,
-            num_attention_heads=LANGUAGE_HEADS,
-            intermediate_size=2 * LANGUAGE_WIDTH,
-            position_embedding_type="rotary",
-        ),
-        trunk=TrunkDims(
-            c_s=width,
-            c_z=pairs,
-            sequence_head_width=HEAD_WIDTH,
-            pair_head_width=HEAD_WIDTH,
-            no_blocks=blocks,
-            position_bins=POSITION_BINS,
-        ),
-        structure=StructureDims(
-            c_s=width,
-            c_z=pairs,
-            c_ipa=HEAD_WIDTH // 2,
-            c_resnet=width,
-            no_heads_ipa=4,
-            no_v_points=4,
-            dropout_rate=0.0,
-            no_blocks=structure_blocks,
-        ),
-        lddt_width=width,
-        passes=recycles + 1,
-    )
-    return EsmFoldTrainee.new(config, seed)
+    return EsmFoldTrainee.new(new_esmfold(**sizes), seed)
 
 
-def _alphafold(
-    weights: Path | None, width: int, pairs: int, blocks: int, structure_blocks: int, recycles: int, seed: int
-) -> Trainee:
-    from dataclasses import replace
-
-    from foldase_models.folding.alphafold.config import reduced
+def _alphafold(weights: Path | None, seed: int, sizes: Mapping[str, int]) -> Trainee:
     from foldase_models.folding.alphafold.weights import load_alphafold
     from foldase_models.recipes.alphafold_trainee import AlphaFoldTrainee
 
     if weights is not None:
         return AlphaFoldTrainee(load_alphafold(weights).model)
-    small = reduced("model_3_ptm")
-    config = replace(
-        small,
-        evoformer=replace(small.evoformer, c_m=width, c_z=pairs),
-        evoformer_blocks=blocks,
-        extra_msa=replace(small.extra_msa, c_z=pairs),
-        structure=replace(
-            small.structure, c_s=width, c_z=pairs, no_blocks=structure_blocks, dropout_rate=0.0
-        ),
-        plddt_width=width,
-        recycles=recycles,
-    )
-    return AlphaFoldTrainee.new(config, seed)
+    return AlphaFoldTrainee.new(new_alphafold(**sizes), seed)

@@ -34,7 +34,7 @@ def plan_step(
     platform learns from what it takes in the end.
 
     Args:
-        model: its configuration.
+        model: its configuration, or a trainee of the planner.
         training: how it is trained, as ``training_config`` made it.
         part: what one part of a step's batch holds at most.
         context: of the step.
@@ -67,7 +67,7 @@ def estimate_training_step(
     """What a step that trains will take, with its plan; for ``Operator.estimate``, without torch.
 
     Args:
-        model: its configuration.
+        model: its configuration, or a trainee of the planner.
         inputs: known so far; those left out have their defaults.
         recipe: what the operator trains with where the inputs say nothing.
         part: what one part of a step's batch holds.
@@ -123,7 +123,7 @@ def plan_key(kind: str, training: TrainingConfig, hardware: TrainingHardware) ->
     """What the error of a prediction depends on."""
     offload = training.offload
     places = "/".join(place[0] for place in (offload.optimizer, offload.parameters, offload.activations))
-    name = kind.removesuffix("Config")[:32]
+    name = kind.removesuffix("Config").removesuffix("Trainee")[:32]
     return f"{name} {hardware.computes_on} stage {training.stage} {places}"
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from foldase_models.errors import ModelError
+from foldase_models.folding.alphafold.config import AlphaFoldConfig
+from foldase_models.planning import AlphaFoldTrainee, EsmFoldTrainee, Part
+from foldase_models.training.config import TrainingConfig
 from foldase_workflows.contracts import (
     BadInput,
     Estimate,
@@ -19,13 +24,22 @@ from foldase_workflows.contracts import (
     StepContext,
 )
 from foldase_workflows.contracts.ports import Json, Structure, Structures, Weights
-from foldase_workflows.operators._fold_training import Kind
-from foldase_workflows.operators._models import use_cores
+from foldase_workflows.operators._fold_config import (
+    FoldingConfig,
+    Kind,
+    config_of_weights,
+    new_alphafold,
+    new_esmfold,
+)
+from foldase_workflows.operators._fold_training import longest_chain
+from foldase_workflows.operators._models import model_errors, use_cores
 from foldase_workflows.operators._structure_files import structure_files
+from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
 from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
 from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
+    from foldase_models.folding.losses.weights import LossWeights
     from foldase_models.recipes.folding import FoldingRecipe
 
 
@@ -110,12 +124,18 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
 
         Raises:
             BadInput: no structures, a file that cannot be read, chains that cannot be learned, weights of
-                another model, sizes that contradict each other, or a training that diverged.
+                another model, sizes that contradict each other, a training that does not fit or that
+                diverged.
         """
         use_cores(context)
         files = _files(inputs)
         with recipe_errors(TrainInputs):
-            recipe_of(inputs, disk_of(inputs, context))
+            recipe = recipe_of(inputs, disk_of(inputs, context))
+        with model_errors("model"):
+            config = _config(inputs)
+        if config is not None:
+            part = _part(inputs, longest_chain(files, inputs.crop, context))
+            plan_step(_trainee(inputs, config), recipe.training, part, context, ranks=context.ranks)
         tree, folder = context.new_tree("model"), context.new_tree("structures")
         scores = context.gang(
             "foldase_workflows.operators._fold_ranks:train",
@@ -126,17 +146,19 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
         return TrainOutputs(model=tree, structures=folder, scores=scores)
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
-        """From steps and examples, for the small default model and chains of about 60 residues."""
-        steps, examples = known.get("steps", 300), known.get("structures_per_step", 1)
-        if not isinstance(steps, int) or not isinstance(examples, int):
+        """From the sizes, for chains as long as the crop; nothing of weights that are still to be read."""
+        if not isinstance(known.get("weights"), Path | None):
             return None
-        work = steps * examples
-        return Estimate(
-            seconds=(5.0 + 0.15 * work, 30.0 + 1.5 * work),
-            memory_bytes=800_000_000,
-            disk_bytes=20_000_000,
-            basis="the default sizes and chains of 60 residues on two cores",
-        )
+        given = {name: value for name, value in known.items() if name not in ("structures", "files")}
+        try:
+            inputs = TrainInputs.model_construct(**given)
+            config = _config(inputs)
+            if config is None:
+                return None
+            trainee, part, training = _trainee(inputs, config), _part(inputs, inputs.crop), _training(inputs)
+        except (ModelError, TypeError):
+            return None
+        return estimate_training_step(trainee, inputs, training, part, hardware, cpus=self.resources.cpu)
 
 
 def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:
@@ -161,6 +183,65 @@ def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:
     return found
 
 
+def sizes_of(inputs: TrainInputs) -> dict[str, int]:
+    """Of a model that starts from nothing."""
+    return {
+        "width": inputs.width,
+        "pair_width": inputs.pair_width,
+        "blocks": inputs.blocks,
+        "structure_blocks": inputs.structure_blocks,
+        "recycles": inputs.recycles,
+    }
+
+
+def _config(inputs: TrainInputs) -> FoldingConfig | None:
+    """Of the model that is trained; None where the folder of weights does not tell.
+
+    Raises:
+        ModelError: sizes that do not go together.
+    """
+    if inputs.weights is not None:
+        return config_of_weights(inputs.model, inputs.weights)
+    return (new_esmfold if inputs.model == "esmfold" else new_alphafold)(**sizes_of(inputs))
+
+
+def _trainee(inputs: TrainInputs, config: FoldingConfig) -> EsmFoldTrainee | AlphaFoldTrainee:
+    """What the plan is made of: the model, and how it is trained."""
+    counted = frozenset(name for name, weight in _losses(inputs).to_json().items() if weight)
+    if isinstance(config, AlphaFoldConfig):
+        return AlphaFoldTrainee(config, checkpoint=inputs.checkpointing, losses=counted)
+    return EsmFoldTrainee(config, checkpoint=inputs.checkpointing, losses=counted, hidden=inputs.hidden > 0)
+
+
+def _part(inputs: TrainInputs, residues: int) -> Part:
+    """What a rank works on at a time; AlphaFold too sees single sequences."""
+    return Part(
+        examples=max(1, inputs.structures_per_step // inputs.micro_batches),
+        length=residues,
+        passes=inputs.recycles + 1,
+    )
+
+
+def _losses(inputs: TrainInputs) -> LossWeights:
+    from foldase_models.folding.losses.weights import LossWeights
+
+    weights = LossWeights.fine_tuning() if inputs.fine_tune else LossWeights()
+    return replace(weights, clamped_share=inputs.clamped)
+
+
+def _training(inputs: TrainInputs) -> TrainingConfig:
+    """What the shared inputs change where they are given."""
+    from foldase_models.recipes.folding_rates import published_training
+
+    return published_training(
+        steps=inputs.steps,
+        seed=inputs.seed,
+        learning_rate=inputs.learning_rate,
+        warmup_steps=max(1, min(1000, inputs.steps // 10)),
+        average_decay=inputs.average_decay,
+    )
+
+
 def recipe_of(inputs: TrainInputs, disk: Path | None) -> FoldingRecipe:
     """How the model is trained; ``disk`` is what ``nvme`` means, None for what the worker says.
 
@@ -168,23 +249,12 @@ def recipe_of(inputs: TrainInputs, disk: Path | None) -> FoldingRecipe:
         ModelError: numbers that contradict each other.
         BadInput: the same, of the shared inputs; ``no_scratch``.
     """
-    from dataclasses import replace
-
-    from foldase_models.folding.losses import LossWeights
     from foldase_models.folding.options import ForwardOptions
-    from foldase_models.recipes.folding import FoldingRecipe, published_training
+    from foldase_models.recipes.folding import FoldingRecipe
 
-    weights = LossWeights.fine_tuning() if inputs.fine_tune else LossWeights()
-    training = published_training(
-        steps=inputs.steps,
-        seed=inputs.seed,
-        learning_rate=inputs.learning_rate,
-        warmup_steps=max(1, min(1000, inputs.steps // 10)),
-        average_decay=inputs.average_decay,
-    )
     return FoldingRecipe(
-        training=training_config(inputs, training, folder=disk),
-        losses=replace(weights, clamped_share=inputs.clamped),
+        training=training_config(inputs, _training(inputs), folder=disk),
+        losses=_losses(inputs),
         crop=inputs.crop,
         structures_per_step=inputs.structures_per_step,
         recycles=inputs.recycles,
