@@ -41,6 +41,8 @@ class Bench:
         *,
         dtype=torch.float32,
         delayed=False,
+        ahead=False,
+        device_buckets=0,
         streams=False,
         average=0.9,
         rank=0,
@@ -54,6 +56,8 @@ class Bench:
             parameters=place if streams else "none",
             folder=folder if place == "nvme" else None,
             delayed=delayed,
+            ahead=ahead,
+            device_buckets=device_buckets,
         )
         config = TrainingConfig(
             steps=10,
@@ -157,6 +161,70 @@ def test_steps_are_those_beside_the_weights(folder, turns, place, average, size)
         torch.testing.assert_close(published, wanted, rtol=0, atol=FLOAT_TOLERANCE)
     for bench in benches:
         bench.close()
+
+
+turns_ahead = st.tuples(
+    st.booleans(),
+    st.sampled_from([1.0, 0.7, None]),
+    st.sets(st.integers(0, 3), max_size=2),
+    st.sets(st.integers(0, 3), max_size=2),
+    st.sets(st.integers(0, 3), max_size=2),
+)
+"""Whether the step is expected; its scale, None where it is dropped; without gradients; more, announced or
+not; replaced."""
+
+
+@given(
+    turns=st.lists(turns_ahead, min_size=1, max_size=4),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+@settings(max_examples=10, deadline=None)
+def test_whatever_comes_of_a_step_that_was_begun_the_state_is_that_of_one_that_waited(turns, dtype):
+    benches = [Bench("cpu", None, dtype=dtype, ahead=ahead) for ahead in (False, True)]
+    for number, (expected, scale, without, added, replaced) in enumerate(turns, start=1):
+        squares = []
+        for bench in benches:
+            stepper, gradients = bench.stepper, bench.gradients(number)
+            if expected:
+                stepper.expect(Update(number, 0.05, 1.0, 0.9))
+            for bucket in set(range(len(gradients))) - without:
+                stepper.take(bucket, gradients[bucket], more=bucket in added and bucket % 2 == 0).wait()
+            for bucket in sorted(added):
+                stepper.take(bucket, gradients[bucket], add=True).wait()
+            for bucket in sorted(replaced):
+                stepper.take(bucket, 3 * gradients[bucket]).wait()
+            squares.append(stepper.square_sum())
+            if scale is None:
+                stepper.drop()
+            else:
+                stepper.step(Update(number, 0.05, scale, 0.9), bench.publish)
+        assert squares[0] == squares[1]
+        for waited, begun in zip(*(bench.weights for bench in benches), strict=True):
+            assert torch.equal(waited, begun)
+    waited, begun = (bench.state() for bench in benches)
+    assert all(torch.equal(begun[key], value) for key, value in waited.items())
+    in_vain = sum(expected and scale != 1.0 for expected, scale, *_ in turns)
+    assert benches[0].stepper.steps_taken_back == 0
+    assert in_vain <= benches[1].stepper.steps_taken_back <= sum(expected for expected, *_ in turns)
+    for bench in benches:
+        bench.close()
+
+
+@pytest.mark.parametrize("place", ["cpu", "nvme"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_buckets_are_stepped_fetched_and_averaged_beside_the_others(folder, place, count):
+    plain, split = (Bench(place, folder, device_buckets=number) for number in (0, count))
+    for number, (add, drop) in enumerate([(True, False), (False, True), (False, False)], start=1):
+        squares = [bench.step(number, add=add, drop=drop) for bench in (plain, split)]
+        assert squares[1] == pytest.approx(squares[0], rel=1e-6)
+    for bench in (plain, split):
+        bench.stepper.exchange(bench.publish)
+    assert_alike(split.state(), plain.state())
+    for fetched, published, wanted in zip(split.fetched(), split.weights, plain.weights, strict=True):
+        torch.testing.assert_close(published, wanted, rtol=0, atol=FLOAT_TOLERANCE)
+        assert torch.equal(fetched, published)
+    plain.close()
+    split.close()
 
 
 @pytest.mark.parametrize("place", ["cpu", "nvme"])

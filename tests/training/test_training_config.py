@@ -111,7 +111,12 @@ def test_a_configuration_travels_as_json(steps, stage, optimizer, precision, rat
         stage=stage,
         precision=precision,
         optimizer=OptimizerConfig(learning_rate=rate),
-        offload=OffloadConfig(optimizer=optimizer, folder=Path("/somewhere")),
+        offload=OffloadConfig(
+            optimizer=optimizer,
+            folder=Path("/somewhere"),
+            ahead=optimizer == "cpu",
+            device_buckets=0 if optimizer == "none" else kept,
+        ),
         checkpoint=CheckpointConfig(kept=kept),
     )
     assert TrainingConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
