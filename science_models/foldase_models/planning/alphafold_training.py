@@ -25,7 +25,7 @@ from foldase_models.planning.alphafold import (
 )
 from foldase_models.planning.evoformer_training import evoformer_block, pair_stack
 from foldase_models.planning.forms import WIDE, Forms
-from foldase_models.planning.kept_layers import KeptLayers, Work
+from foldase_models.planning.kept_layers import KeptLayers, Work, mixed_item
 from foldase_models.planning.parameters import AGAIN
 from foldase_models.planning.stages import Segment, Stage, activations_of, block
 from foldase_models.planning.structure_training import (
@@ -97,11 +97,11 @@ class AlphaFoldTrainee:
         )
 
     def activations(self, part: Part, item: int, device: Device) -> Activations:
-        """See :class:`Trainee`; follows the layers in float32, representations of other dtypes in proportion.
+        """See :class:`Trainee`; follows the layers in float32, in other dtypes as :func:`mixed_item` says.
 
         Structure module and losses are float32 always.
         """
-        layers, config, N = KeptLayers(device), self.config, part.length
+        layers, config, N = KeptLayers(device, item), self.config, part.length
         cost = self._cost(part)
         own = [self._first_pairs(layers, N)]
         own += self._template_segments(layers, N, cost.shown_templates)
@@ -117,7 +117,7 @@ class AlphaFoldTrainee:
         own.append(Segment((Stage(kept=letters * config.extra_msa.c_m + clusters),)))
         seen = evoformer_block(layers, config.evoformer, cost.rows, N, checkpoint=self.checkpoint)
         own += config.evoformer_blocks * [seen]
-        scaled = [segment.times(item) for segment in own]
+        scaled = [segment.times(mixed_item(item, device)) for segment in own]
         scaled += [segment.times(WIDE) for segment in self._behind(N, cost.clusters)]
         return activations_of(scaled, part.examples)
 

@@ -20,12 +20,11 @@ from foldase_models.planning.cpu_kernels import (
     SMALL_SCORES,
 )
 from foldase_models.planning.forms import SMALL, WIDE, Forms, ceil_div
+from foldase_models.planning.kept_layers import SMALL_PRODUCTS
 from foldase_models.planning.ledger import Ledger
 from foldase_models.planning.tensors import Unit
 from foldase_models.planning.trainees import Activations, Device, Part
 
-SMALL_PRODUCTS = 2 * 2**20
-"""``foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS``"""
 KEPT_BY_MULTIPLICATION = 11
 """Tensors like z of a triangle multiplication that is computed at once, its argument apart."""
 SHARE_OF_PAIRS = 0.45

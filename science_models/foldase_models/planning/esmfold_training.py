@@ -12,7 +12,7 @@ from foldase_models.folding.esmfold.config import TOKENS, EsmFoldConfig
 from foldase_models.planning import tensors
 from foldase_models.planning.esmfold import RECYCLE_BINS, EsmFoldCost, pair_dims
 from foldase_models.planning.forms import WIDE, Forms
-from foldase_models.planning.kept_layers import KeptLayers, Work
+from foldase_models.planning.kept_layers import KeptLayers, Work, mixed_item
 from foldase_models.planning.parameters import AGAIN
 from foldase_models.planning.stages import Segment, Stage, activations_of, block, recomputed
 from foldase_models.planning.structure_training import (
@@ -93,15 +93,15 @@ class EsmFoldTrainee:
         return sequence + pairs + tensors.transition(c_s, 4) + tensors.transition(c_z, 4)
 
     def activations(self, part: Part, item: int, device: Device) -> Activations:
-        """See :class:`Trainee`; follows the layers in float32, representations of other dtypes in proportion.
+        """See :class:`Trainee`; follows the layers in float32, in other dtypes as :func:`mixed_item` says.
 
         Structure module and losses are float32 always.
         """
-        layers = KeptLayers(device)
+        layers = KeptLayers(device, item)
         own = [self._ahead(layers, part)]
         own += self.config.trunk.no_blocks * [self._segment(layers, part.length)]
         own += [Segment((Stage(kept=part.length**2 * self.config.trunk.c_z),))]
-        scaled = [segment.times(item) for segment in own]
+        scaled = [segment.times(mixed_item(item, device)) for segment in own]
         scaled += [segment.times(WIDE) for segment in self._behind(part.length)]
         return activations_of(scaled, part.examples)
 

@@ -32,6 +32,8 @@ SMALL_PRODUCTS = 2 * 2**20
 """``foldase_kernels.triangle_multiplication.cpu.SMALL_PRODUCTS``"""
 BACKWARD_GROUPS, BACKWARD_BLOCKS = 4, 6
 """``foldase_kernels.triangle_multiplication.cpu_gradients``"""
+MIXED = 3
+"""Bytes of a number on a CPU in bfloat16, about: representations have two, norms and kernels' copies four."""
 
 
 class Work(NamedTuple):
@@ -45,16 +47,22 @@ class Work(NamedTuple):
     backward: float
 
 
+def mixed_item(item: int, device: Device) -> int:
+    """Bytes that a number of a representation counts with, where numbers have ``item`` bytes."""
+    return MIXED if device == "cpu" and item < WIDE else item
+
+
 class KeptLayers:
     """Stages of layers on one kind of device.
 
     Attributes:
-        forms: in which layers run.
         device: what computes.
+        item: bytes of a number of a representation.
+        forms: in which layers run.
     """
 
-    def __init__(self, device: Device, forms: Forms | None = None) -> None:
-        self.device, self.forms = device, forms or Forms()
+    def __init__(self, device: Device, item: int = WIDE) -> None:
+        self.device, self.item, self.forms = device, item, Forms()
 
     def small(self, numbers: float, limit: int) -> bool:
         """Whether a kernel keeps what autograd wants."""
@@ -67,7 +75,7 @@ class KeptLayers:
 
         ``argument``: whether it counts here, and not with another stage that keeps it too.
         """
-        taken = self.forms.rows(rows, WIDE * row)
+        taken = self.forms.rows(rows, self.item * row)
         work, own = of_rows(taken), rows * row if argument else 0
         if taken == rows:
             return Stage(kept=own + work.kept, forward=work.forward, backward=work.backward + rows * result)
