@@ -155,7 +155,12 @@ def test_a_step_ahead_changes_no_bit_anywhere(size, precision):
         ):
             if streams and stage < 3:
                 continue
-            changes = {"precision": precision, "micro_batches": parts, "average_decay": average}
+            changes = {
+                "steps": CYCLE,
+                "precision": precision,
+                "micro_batches": parts,
+                "average_decay": average,
+            }
             plain, early = (
                 several.run(train_graph, EVERYTHING, training(ahead, stage=stage, streams=streams, **changes))
                 for ahead in (False, True)

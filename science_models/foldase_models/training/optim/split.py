@@ -15,9 +15,9 @@ class SplitStepper(Stepper):
 
     Gradients arrive in about the order of the buckets' index, so that the last ones leave the least time for
     their way out of the device, for a step elsewhere and for the way back: all of that is spared them, and
-    their step goes on beside that of the others (Lian et al. 2025, SuperOffload, arXiv:2509.21271, section
-    on bucketization). At stage 3 they arrive in the order of the units instead, those outside of blocks last;
-    the last buckets then are simply fewer bytes for the processor.
+    their step goes on beside that of the others (bucketization repartitioning: Lian et al. 2025,
+    SuperOffload, arXiv:2509.21271). At stage 3 they arrive in the order of the units instead, those
+    outside of blocks last; the last buckets then are simply fewer bytes for the processor.
     """
 
     def __init__(self, first: Stepper, last: Stepper) -> None:
