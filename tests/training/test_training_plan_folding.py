@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -181,7 +182,7 @@ def check_states(found, plan):
     passing = {"activations", GATHERED, UNDER_WAY}
     for tier, size in found.items():
         planned = sum(size for owner, size in plan.tiers[tier].items() if owner not in passing)
-        assert planned == pytest.approx(size, rel=STATE_BYTES, abs=BUFFER_BYTES), tier
+        assert planned == pytest.approx(size, rel=STATE_BYTES, abs=BUFFER_BYTES), (tier, plan.training)
 
 
 SHORT = Part(length=8)
@@ -210,6 +211,34 @@ def test_a_plan_of_a_folding_training_on_two_ranks_holds_what_each_of_them_does(
         for stage in range(4):
             how = training(tmp_path, stage=stage, micro_batches=2)
             plan = plan_training(config, how, ROOMY, part=SHORT, ranks=2)
+            for held, _ in gang.run(train, config, how, SHORT):
+                check_states(held, plan)
+
+
+MIXED = [
+    {"stage": 0, "average_decay": 0.9},
+    {"stage": 1, "offload": {"optimizer": "cpu"}},
+    {"stage": 2, "offload": {"optimizer": "nvme"}},
+    {"stage": 2, "average_decay": 0.9},
+    {"stage": 3},
+    {"stage": 3, "offload": {"optimizer": "cpu", "device_buckets": 1}},
+    {"stage": 3, "offload": {"optimizer": "nvme", "parameters": "nvme"}},
+    {"stage": 3, "offload": {"optimizer": "cpu", "parameters": "cpu", "delayed": True}},
+]
+"""In bfloat16 the structure module lies in buckets of its own, in float32."""
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(900)  # sixty-four trainings
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("make", [esmfold, alphafold])
+def test_a_plan_in_bfloat16_knows_what_stays_in_float32(tmp_path, make, size):
+    config = make(blocks=2)
+    with Gang(size, deadline=120.0) as gang:
+        for case, parts in itertools.product(MIXED, (1, 2 * size)):
+            own = {**case, "offload": dict(case.get("offload", {})), "micro_batches": parts}
+            how = training(tmp_path, precision="bfloat16", **own)
+            plan = plan_training(config, how, ROOMY, part=SHORT, ranks=size)
             for held, _ in gang.run(train, config, how, SHORT):
                 check_states(held, plan)
 

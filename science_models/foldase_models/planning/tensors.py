@@ -6,10 +6,11 @@ Shapes: c channels.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from foldase_models.layers.dims import EvoformerDims
 from foldase_models.layers.structure_dims import StructureDims
+from foldase_models.planning.forms import WIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +21,22 @@ class Tensor:
         numel: elements.
         matrix: whether weight decay applies to it.
         rows: elements of its first dimension; 0 where only the sum is known.
+        wide: whether it is float32 whatever the precision of the training is.
     """
 
     numel: int
     matrix: bool = True
     rows: int = 0
+    wide: bool = False
 
     def share(self, ranks: int) -> int:
         """Elements that each rank has room for where whole rows are shared out."""
         rows = self.rows or self.numel
         return -(-rows // ranks) * (self.numel // rows)
+
+    def item(self, usual: int) -> int:
+        """Bytes of an element where most have ``usual``."""
+        return WIDE if self.wide else usual
 
 
 Tensors = tuple[Tensor, ...]
@@ -65,6 +72,11 @@ def lump(name: str, numel: int, *, trained: bool = True, repeats: bool = False) 
 def numel(tensors: Iterable[Tensor]) -> int:
     """Elements of all of them."""
     return sum(tensor.numel for tensor in tensors)
+
+
+def size(tensors: Iterable[Tensor], item: int) -> int:
+    """Bytes of all of them, ``item`` an element but for wide ones."""
+    return sum(tensor.item(item) * tensor.numel for tensor in tensors)
 
 
 def matrix(width_in: int, width_out: int) -> Tensors:
@@ -148,4 +160,4 @@ def structure_module(dims: StructureDims) -> Unit:
     moved = dims.no_transition_layers * 3 * linear(c, c) + norm(c) + linear(c, 6)
     torsions = 2 * linear(c, resnet) + dims.no_resnet_blocks * 2 * linear(resnet, resnet)
     own = first + attention + norm(c) + moved + torsions + linear(resnet, 2 * dims.no_angles)
-    return Unit("structure module", own, repeats=True)
+    return Unit("structure module", tuple(replace(one, wide=True) for one in own), repeats=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from foldase_models.planning.buckets import Bucket, arrange, lay_out, lay_out_rows, padded
 from foldase_models.planning.forms import ITEM, WIDE
-from foldase_models.planning.tensors import Tensors, Unit
+from foldase_models.planning.tensors import Tensors, Unit, size
 from foldase_models.planning.trainees import Device
 from foldase_models.training.config import TrainingConfig
 
@@ -63,10 +63,10 @@ class _Layout:
     Attributes:
         buckets: all of them.
         stage: as the engine sees it: stage 3 in a single process, with weights on the device, is stage 0.
-        units: at stage 3 the elements of the buckets by unit, the root's last; else nothing.
-        largest: elements of the largest bucket that is reduced on its own at stage 3.
-        local: elements of this rank's shards on the device, at stage 3.
-        item: bytes of a number of weights.
+        units: at stage 3 the bytes of the buckets by unit, the root's last; else nothing.
+        largest: bytes of the largest bucket that is reduced on its own at stage 3.
+        local: bytes of this rank's shards on the device, at stage 3.
+        frozen: bytes of weights that are not trained.
         ranks: that share them out.
         rounds: backward passes of a step.
     """
@@ -79,7 +79,6 @@ class _Layout:
     largest: int
     local: int
     frozen: int
-    item: int
     ranks: int
     rounds: int
 
@@ -101,15 +100,9 @@ class _Layout:
             return self.buckets
         return self.buckets[max(0, len(self.buckets) - offload.device_buckets) :]
 
-    @property
-    def whole(self) -> int:
-        """Elements of all buckets."""
-        return sum(bucket.size for bucket in self.buckets)
-
-    @property
-    def gradient(self) -> int:
+    def gradient(self, bucket: Bucket) -> int:
         """Bytes of a number of gradients where they are added up."""
-        return WIDE if self.rounds > 1 else self.item
+        return WIDE if self.rounds > 1 else bucket.item
 
     @property
     def aliased(self) -> bool:
@@ -128,21 +121,21 @@ def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, dev
     layout = _lay_out(units, training, ranks, device)
     held, stage = Held(), layout.stage
     if stage < 3:
-        held.add("device", "frozen weights", layout.item * layout.frozen)
-        held.add("device", "weights", layout.item * layout.whole)
+        held.add("device", "frozen weights", layout.frozen)
+        held.add("device", "weights", sum(bucket.bytes for bucket in layout.buckets))
     else:
         _hold_units(held, layout)
     if stage < 2:
-        held.add("device", "gradients", layout.gradient * layout.whole)
+        held.add("device", "gradients", sum(layout.gradient(one) * one.size for one in layout.buckets))
     else:
         # Where fully_shard has them, float32 gradients are those of its parameters, and go with the step.
         owner = UNDER_WAY if layout.aliased else "gradients"
-        held.add("device", owner, layout.gradient * sum(bucket.share for bucket in layout.here))
+        held.add("device", owner, sum(layout.gradient(bucket) * bucket.share for bucket in layout.here))
     if stage == 2:
         limit = training.limits.bucket_bytes
-        sizes = [layout.item * b.size for b in layout.buckets if layout.item * b.numel <= limit]
+        sizes = [b.bytes for b in layout.buckets if b.item * b.numel <= limit]
         held.add("device", "gradient buckets", DOUBLE * max(sizes, default=0))
-        held.arriving = layout.item * max(bucket.size for bucket in layout.buckets)
+        held.arriving = max(bucket.bytes for bucket in layout.buckets)
     if layout.here:
         _hold_on_device(held, layout)
     if layout.there:
@@ -175,14 +168,14 @@ def _lay_out(units: Sequence[Unit], training: TrainingConfig, ranks: int, device
     if stage == 3 and streams:
         made = [lay_out(group, item, shared_by, limit) for group in groups]
         buckets = [bucket for group in made for bucket in group]
-        gathered = [sum(bucket.size for bucket in group) for group in made]
-        largest = max(bucket.size for bucket in buckets)
+        gathered = [sum(bucket.bytes for bucket in group) for group in made]
+        largest = max(bucket.bytes for bucket in buckets)
     elif stage == 3:
         alias = training.offload.optimizer == "none" and training.precision == "float32"
         buckets = lay_out_rows(tensors, item, ranks, 0 if alias else limit)
-        gathered = [ranks * sum(tensor.share(ranks) for tensor in group) for group in groups]
-        largest = max(gathered)
-        local = sum(tensor.share(ranks) for tensor in tensors)
+        shares = [sum(t.item(item) * t.share(ranks) for t in group) for group in groups]
+        gathered = [ranks * share for share in shares]
+        largest, local = max(gathered), sum(shares)
     else:
         buckets = lay_out(tensors, item, shared_by, limit)
     return _Layout(
@@ -193,8 +186,7 @@ def _lay_out(units: Sequence[Unit], training: TrainingConfig, ranks: int, device
         units=gathered,
         largest=largest,
         local=local,
-        frozen=sum(unit.numel for unit in units if not unit.trained),
-        item=item,
+        frozen=sum(size(unit.tensors, item) for unit in units if not unit.trained),
         ranks=shared_by,
         rounds=-(-training.micro_batches // ranks),
     )
@@ -203,26 +195,26 @@ def _lay_out(units: Sequence[Unit], training: TrainingConfig, ranks: int, device
 def _hold_units(held: Held, layout: _Layout) -> None:
     """At stage 3: the root's unit while a part goes through the model, two more, and gradients of two."""
     tier = "pinned" if layout.streams else "device"
-    held.add(tier, "frozen weights", layout.item * -(-layout.frozen // layout.ranks))
-    held.add("device", "weights", layout.item * layout.local)
+    held.add(tier, "frozen weights", -(-layout.frozen // layout.ranks))
+    held.add("device", "weights", layout.local)
     blocks = layout.units[:-1]
     gathered = layout.units[-1] + (DOUBLE if len(blocks) > 1 else 1) * max(blocks, default=0)
     if layout.ranks > 1 and len(blocks) > DOUBLE:
         gathered += max(blocks) // layout.ranks
-    held.add("device", GATHERED, layout.item * gathered)
-    held.add("device", UNDER_WAY, DOUBLE * layout.item * layout.largest)
+    held.add("device", GATHERED, gathered)
+    held.add("device", UNDER_WAY, DOUBLE * layout.largest)
 
 
 def _hold_on_device(held: Held, layout: _Layout) -> None:
     training, share = layout.training, sum(bucket.share for bucket in layout.here)
     beside = layout.stage == 3 and not layout.aliased
-    if training.precision != "float32" or beside:
-        held.add("device", "float32 weights", WIDE * share)
+    apart = share if beside else sum(bucket.share for bucket in layout.here if bucket.item != WIDE)
+    held.add("device", "float32 weights", WIDE * apart)
     held.add("device", "optimizer", 2 * WIDE * share)
     if training.average_decay:
         held.add("device", "average", WIDE * share)
-    if layout.gradient != WIDE:
-        held.arriving = max(held.arriving, WIDE * max(bucket.share for bucket in layout.here))
+    widened = [WIDE * bucket.share for bucket in layout.here if layout.gradient(bucket) != WIDE]
+    held.arriving = max(held.arriving, *widened, 0)
 
 
 def _hold_on_host(held: Held, layout: _Layout) -> None:
@@ -234,24 +226,24 @@ def _hold_on_host(held: Held, layout: _Layout) -> None:
     if training.offload.ahead:
         held.add("host", "steps ahead", (4 if training.average_decay else 3) * WIDE * share)
     turns = 2 if training.offload.delayed else 1
-    slices = [layout.gradient * bucket.share for bucket in layout.there]
+    slices = [layout.gradient(bucket) * bucket.share for bucket in layout.there]
     if layout.device == "cpu":
         held.add("host", "gradients", turns * sum(slices))
     else:
         held.add("pinned", "gradients", turns * sum(padded(size) for size in slices))
         held.add("pinned", "staging", HOST_STAGING * padded(max(slices)))
     if training.offload.delayed and layout.streams:
-        held.add("host", "weights", DOUBLE * layout.item * share)
+        held.add("host", "weights", DOUBLE * sum(bucket.item * bucket.share for bucket in layout.there))
 
 
 def _hold_on_disk(held: Held, layout: _Layout) -> None:
     training = layout.training
     delayed = training.offload.delayed
-    smaller = int(training.precision != "float32")
+    smaller = int(any(bucket.item != WIDE for bucket in layout.there))
+    gradients = {layout.gradient(bucket) for bucket in layout.there}
     slots = arrange(
         layout.there,
-        item=layout.item,
-        gradient=layout.gradient,
+        gradient=gradients.pop() if len(gradients) == 1 else WIDE,
         state=4 if training.average_decay else 3,
         gradients=2 if delayed else 1,
         shown=(2 if delayed else smaller) if layout.streams else 0,
@@ -261,5 +253,5 @@ def _hold_on_disk(held: Held, layout: _Layout) -> None:
     held.add("pinned", "groups of the optimizer", ROTATING * slots.buffer)
     held.add("pinned", "staging", DISK_STAGING * slots.vector)
     if not layout.streams:
-        largest = max(bucket.share for bucket in layout.there)
-        held.add("pinned", "weights to publish", padded(layout.item * largest))
+        largest = max(bucket.item * bucket.share for bucket in layout.there)
+        held.add("pinned", "weights to publish", padded(largest))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.hardware import Hardware
-from foldase_models.planning.tensors import Unit, numel
+from foldase_models.planning.tensors import Unit, numel, size
 from foldase_models.planning.training_states import root_and_blocks, stepped_on_device
 from foldase_models.training.config import TrainingConfig
 
@@ -57,20 +57,20 @@ def bytes_sent(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> d
     """
     if ranks == 1:
         return {}
-    blocks = [numel(tensors) for tensors in root_and_blocks(units)]
+    item, groups = ITEM[training.precision], root_and_blocks(units)
+    blocks = [size(tensors, item) for tensors in groups]
     # The root's unit stays gathered in between, and so does the last block: the way back begins with it.
-    parameters, once = sum(blocks), sum(blocks[-2:])
-    ring, item = (ranks - 1) / ranks, ITEM[training.precision]
+    ring = (ranks - 1) / ranks
     rounds = -(-training.micro_batches // ranks)
-    weights, low = ring * item * parameters, ring * item
-    summed = ring * (WIDE if rounds > 1 else item) * parameters
+    weights, once = ring * sum(blocks), ring * sum(blocks[-2:])
+    summed = ring * WIDE * sum(map(numel, groups)) if rounds > 1 else weights
     if training.stage == 0:
         return {"all_reduce": 2 * summed}
     if training.stage == 1:
         return {"reduce_scatter": summed, "all_gather": weights}
     if training.stage == 2:
         return {"reduce_scatter": rounds * weights, "all_gather": weights}
-    return {"reduce_scatter": rounds * weights, "all_gather": rounds * low * (2 * parameters - once)}
+    return {"reduce_scatter": rounds * weights, "all_gather": rounds * (2 * weights - once)}
 
 
 def time_of_step(

@@ -30,7 +30,7 @@ class ReplicatedEngine(FlatEngine):
         ]
         self._arrivals = Arrivals(self.parameters, self.buckets, self._launch, self._arrived)
         self._reductions: dict[int, Pending] = {}
-        self._handed: dict[int, tuple[Waitable, torch.Tensor]] = {}
+        self._handed: dict[int, Waitable] = {}
         self._show_gradients()
 
     def backward(self, loss: torch.Tensor | None, *, last: bool) -> None:
@@ -46,7 +46,7 @@ class ReplicatedEngine(FlatEngine):
             reduction.wait()
         self._reduce_leftovers()
         self._hand_over()
-        for taken, _ in self._handed.values():
+        for taken in self._handed.values():
             taken.wait()
         self._reductions.clear()
         self._handed.clear()
@@ -77,14 +77,9 @@ class ReplicatedEngine(FlatEngine):
         for index, reduction in self._reductions.items():
             if index not in self._handed and reduction.done:
                 reduction.wait()
+                own = self._gradients[index][self.buckets[index].slice_of(self.rank)]
                 with self.around.ledger.apart():
-                    own = self._own_gradient(self.buckets[index])
-                    # The gradient may be a copy, which must outlive its way to the stepper.
-                    self._handed[index] = self.stepper.take(index, own), own
-
-    def _own_gradient(self, bucket: Bucket) -> torch.Tensor:
-        own = self._gradients[bucket.index][bucket.slice_of(self.rank)]
-        return own.to(bucket.dtype) if self.stepper.holds_gradient(bucket.index) else own
+                    self._handed[index] = self.stepper.take(index, own)
 
     def _launch(self, bucket: Bucket) -> None:
         for member in self._arrivals.members(bucket):
@@ -118,5 +113,5 @@ class ReplicatedEngine(FlatEngine):
             self._arrivals.collect(bucket, late)
             self.reduce(f"late gradients of bucket {index}", bucket, late).wait()
             if index in self._handed:
-                self._handed.pop(index)[0].wait()
+                self._handed.pop(index).wait()
             self._gradients[index].add_(late)
