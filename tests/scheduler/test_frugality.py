@@ -217,6 +217,7 @@ def test_what_the_operator_counted_comes_before_what_we_saw():
         (plan(2 * GIB), 2 * GIB, Cause.OOM_HOST),
         (plan(GIB), 9 * GIB, Cause.TIMEOUT),
         (plan(GIB, device="gpu"), 9 * GIB, Cause.OOM_GPU),
+        (plan(GIB, ranks=4), 9 * GIB, None),
     ],
     ids=[
         "no plan",
@@ -227,6 +228,7 @@ def test_what_the_operator_counted_comes_before_what_we_saw():
         "less than predicted",
         "cut short",
         "a GPU's",
+        "of processes of ranks",
     ],
 )
 def test_what_tells_nothing_teaches_nothing(told, peak, cause):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,6 +322,15 @@ def test_a_refusal_names_the_cheapest_knob_that_is_enough_and_it_is():
     assert caught.value.hint.startswith("set offload.activations to recompute; or set micro_batches to 2")
     turned = replace(config, offload=OffloadConfig(activations="recompute"))
     assert plan_training(DECODER, turned, replace(ROOMY, ram_bytes=peak - 2**20), part=part)
+
+
+def test_a_refusal_names_each_knob_once_however_far_it_is_turned():
+    config = TrainingConfig(steps=1, stage=3, limits=LimitsConfig(memory_bytes=2**20, bucket_bytes=4096))
+    with pytest.raises(DoesNotFit) as caught:
+        plan_training(DECODER, config, ROOMY, part=Part(examples=4, length=256), ranks=4)
+    knobs = [words.split()[1] for words in re.split(r": | and |; or ", caught.value.hint) if "set " in words]
+    assert "ranks" in knobs
+    assert len(knobs) == len(set(knobs))
 
 
 def test_a_refusal_names_the_second_set_of_vectors_before_anything_that_costs_time():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from training_ranks import SAME_WORKER, run_ranks
 from zero3_cases import Letters, Problem, Shape, config_of
 
 from foldase_models.errors import ModelError
-from foldase_models.training import OffloadConfig, Trainer
+from foldase_models.training import LimitsConfig, OffloadConfig, Trainer
 from foldase_models.training.ranks import Ranks
 from foldase_models.training.results import take_weights
 from foldase_models.training.zero.gathered import WORKING
@@ -62,6 +64,18 @@ def test_gradients_do_not_gather_up_on_the_device():
     assert set(trainer.ledger.held("device")) <= {"buffers"}
     assert {"gradients", "optimizer", "float32 weights"} <= set(trainer.ledger.held("host"))
     trainer.close()
+
+
+def test_nothing_of_a_step_stays_even_if_circles_are_never_looked_for():
+    _, trainer = streamed(Ranks(), Shape(loops=2), limits=LimitsConfig(memory_bytes=2**30))
+    held = []
+    gc.disable()
+    try:
+        trainer.run(lambda report: held.append(report.memory["device"]))
+    finally:
+        gc.enable()
+    trainer.close()
+    assert held == [held[0]] * len(held)
 
 
 def test_frozen_weights_lie_with_the_others_and_stay_as_they_are():

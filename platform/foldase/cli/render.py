@@ -143,11 +143,11 @@ def attempts(found: Iterable[Mapping[str, Any]]) -> Table:
 def measured_peak(attempt: Mapping[str, Any]) -> int | None:
     """What an attempt took: in the sense of its plan where it made one, of its whole process elsewhere.
 
-    Of a GPU only the operator can tell.
+    Of a GPU, and of ranks in processes of their own, only the operator can tell.
     """
     plan, peak = attempt.get("plan") or {}, attempt.get("peak_memory_bytes")
     counted: int | None = plan.get("measured_peak_bytes")
-    if counted or plan.get("device") == "gpu":
+    if counted or plan.get("device") == "gpu" or plan.get("ranks", 1) > 1:
         return counted
     held = plan.get("process_bytes") or 0
     return peak - held if peak and peak > held else peak

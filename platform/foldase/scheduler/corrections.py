@@ -91,7 +91,8 @@ def ratio_of(plan: Json | None, peak_memory_bytes: int, cause: Cause | None) -> 
 def measured_peak(plan: Json, peak_memory_bytes: int) -> int | None:
     """What an attempt took, in the sense of its prediction; None where it is not known."""
     counted: int | None = plan.get("measured_peak_bytes")
-    if counted is not None or plan.get("device") == "gpu":
+    # The process that was measured computes elsewhere: on a GPU, or in processes of its ranks.
+    if counted is not None or plan.get("device") == "gpu" or plan.get("ranks", 1) > 1:
         return counted
     held = plan.get("process_bytes", 0)
     return peak_memory_bytes - held if 0 < held < peak_memory_bytes else None

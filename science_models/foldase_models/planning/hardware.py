@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from foldase_models.errors import ModelError
 
 GIB = 2**30
+MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,5 +59,5 @@ class Hardware:
 
 
 def gibibytes(size: float) -> str:
-    """For people: ``"1.83 GiB"``."""
-    return f"{size / GIB:.2f} GiB"
+    """For people: ``"1.83 GiB"``, below a tenth of one ``"29.0 MiB"``."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / MIB:.1f} MiB"

@@ -212,7 +212,7 @@ def _ways(request: _Request) -> list[str]:
     alone = [words for words, changed in _knobs(request) if not _plan(changed).lacking]
     if alone:
         return alone[:3]
-    turned, said = request, []
+    turned, said = request, list[str]()
     for _ in range(len(list(_knobs(request))) + 2):
         helping = [
             (words, changed)
@@ -222,7 +222,8 @@ def _ways(request: _Request) -> list[str]:
         if not helping:
             break
         words, turned = helping[0]
-        said.append(words)
+        # A knob that is turned further takes the place of what was said of it before.
+        said = [one for one in said if _knob_of(one) != _knob_of(words) or " and " in one] + [words]
         if not _plan(turned).lacking:
             return [" and ".join(said)]
     if not said:

@@ -33,6 +33,7 @@ const OPERATOR: OperatorInfo = {
   outputs: [makePort("model", "model")],
   resources: {},
   deterministic: true,
+  gang: false,
 };
 
 const VOCABULARY = { operators: [OPERATOR], schema: SCHEMA };

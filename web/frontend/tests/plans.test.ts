@@ -24,6 +24,11 @@ describe("planned and measured peak", () => {
     expect(measuredPeak(makeAttempt({ plan, peak_memory_bytes: 9 * GIB }))).toBeNull();
   });
 
+  it("never takes the memory of the process that leads for that of its ranks", () => {
+    const plan = makePlan({ predicted_peak_bytes: GIB, process_bytes: GIB, ranks: 4 });
+    expect(measuredPeak(makeAttempt({ plan, peak_memory_bytes: 9 * GIB }))).toBeNull();
+  });
+
   it("says nothing where nothing is known", () => {
     expect(plannedPeak(makeAttempt())).toBeNull();
     expect(measuredPeak(makeAttempt())).toBeNull();

@@ -5,7 +5,7 @@ import { cliCommand, curlCommand, shellQuote } from "@/new-run/equivalents";
 import { findOutputs, structuresOf } from "@/results/outputs";
 import { readScores } from "@/results/scores";
 import { splitCode } from "@/sign-in/one-time-code";
-import { formatAge, formatBytes, formatDuration, formatNumber, formatRange } from "@/ui/format";
+import { formatAge, formatBytes, formatDuration, formatMetric, formatNumber, formatRange } from "@/ui/format";
 import { runsSearch } from "@/runs/search";
 
 describe("format", () => {
@@ -32,6 +32,7 @@ describe("format", () => {
       "1.23e+7",
       "0",
     ]);
+    expect([formatMetric("disk_bytes", 1536), formatMetric("loss", 1536)]).toEqual(["1.5 KiB", "1536"]);
     expect([formatRange(180, 420), formatRange(40, 120), formatRange(60, 60), formatRange(0.1, 0.2)]).toEqual(
       ["3 to 7 min", "40 s to 2 min", "about 60 s", "under 1 s"],
     );

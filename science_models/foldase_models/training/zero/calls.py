@@ -80,8 +80,8 @@ class Call:
 
         What is computed anew in a backward pass has no way back of its own: ``comes_back`` is false.
         """
+        weights = self._weights
         self.take_out()
-        weights, self._weights = self._weights, None
         tensors = [tensor for tensor in tensors_of(output) if tensor.requires_grad]
         if weights is not None and comes_back and (self.trained or tensors):
             self.ended = self._server.tick()
@@ -117,6 +117,8 @@ class Call:
         for module, name, before in reversed(self._displaced):
             module._parameters[name] = before
         self._displaced.clear()
+        # They know this call: together they would stay until Python looks for circles.
+        self._weights = None
 
     def _begin_return(self, weights: Mapping[str, torch.Tensor]) -> None:
         if self.done or self._returning:

@@ -61,39 +61,44 @@ function Figure({ name, value }: { name: string; value: string }) {
 
 function PlanRow({ step }: { step: PlannedStep }) {
   const [low, high] = step.estimate?.seconds ?? [];
+  const words = trainingWords(step.estimate?.plan);
+  const refusal = trainingRefusal(step.estimate?.plan);
+  const more = words.length > 0 || refusal !== "";
   return (
-    <tr title={step.estimate?.basis || undefined}>
-      <td>
-        <span className="mono">{step.name}</span>
-        {step.each && (
-          <span className="muted"> {step.items === null ? "per item" : `${step.items} times`}</span>
-        )}
-        <br />
-        <span className="muted">{step.uses}</span>
-        {(step.resources.ranks ?? 1) > 1 && <span className="muted"> on {step.resources.ranks} ranks</span>}
-        {trainingWords(step.estimate?.plan).map((words) => (
-          <span key={words} className={`muted ${classes.training}`}>
-            {words}
-          </span>
-        ))}
-        {trainingRefusal(step.estimate?.plan) && (
-          <span className={classes.tooLarge}>{trainingRefusal(step.estimate?.plan)}</span>
-        )}
-        {!step.fits && !trainingRefusal(step.estimate?.plan) && (
-          <span className={classes.tooLarge}>needs more memory than any node has</span>
-        )}
-      </td>
-      <td className={table.number}>
-        {low !== undefined && high !== undefined ? (
-          formatRange(low, high)
-        ) : (
-          <span className="muted">unknown</span>
-        )}
-      </td>
-      <td>
-        <Expectation step={step} />
-      </td>
-    </tr>
+    <>
+      <tr title={step.estimate?.basis || undefined} className={more ? classes.continued : undefined}>
+        <td>
+          <span className="mono">{step.name}</span>
+          {step.each && (
+            <span className="muted"> {step.items === null ? "per item" : `${step.items} times`}</span>
+          )}
+          <br />
+          <span className="muted">{step.uses}</span>
+          {(step.resources.ranks ?? 1) > 1 && <span className="muted"> on {step.resources.ranks} ranks</span>}
+          {!step.fits && refusal === "" && (
+            <span className={classes.tooLarge}>needs more memory than any node has</span>
+          )}
+        </td>
+        <td className={table.number}>
+          {low !== undefined && high !== undefined ? (
+            formatRange(low, high)
+          ) : (
+            <span className="muted">unknown</span>
+          )}
+        </td>
+        <td>
+          <Expectation step={step} />
+        </td>
+      </tr>
+      {more && (
+        <tr>
+          <td colSpan={3}>
+            {words.length > 0 && <span className={`muted ${classes.training}`}>{words.join(" · ")}</span>}
+            {refusal !== "" && <span className={classes.tooLarge}>{refusal}</span>}
+          </td>
+        </tr>
+      )}
+    </>
   );
 }
 

@@ -1,7 +1,7 @@
 import { Switch } from "@mantine/core";
 import { lazy, Suspense, useMemo, useState } from "react";
 
-import { formatNumber } from "@/ui/format";
+import { formatMetric } from "@/ui/format";
 import { LoadingLines } from "@/ui/loading";
 import { ProblemAlert } from "@/ui/problem-alert";
 import { toCurves } from "./curves-data";
@@ -47,7 +47,7 @@ export function Curves({ run, step, attempt, running, grownTo }: CurvesProps) {
           <figure key={curve.name} className={classes.figure} data-curve={curve.name}>
             <figcaption>
               <span>{curve.name}</span>
-              <strong>{curve.last === null ? "" : formatNumber(curve.last)}</strong>
+              <strong>{curve.last === null ? "" : formatMetric(curve.name, curve.last)}</strong>
             </figcaption>
             <Suspense fallback={<div className={classes.placeholder} />}>
               <LineChart curve={curve} log={log} />

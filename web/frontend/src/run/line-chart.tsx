@@ -4,18 +4,25 @@ import { useComputedColorScheme } from "@mantine/core";
 import { useEffect, useRef, useState } from "react";
 import uPlot from "uplot";
 
-import { formatNumber } from "@/ui/format";
+import { formatMetric, formatNumber, isBytes } from "@/ui/format";
 import { type Curve, forLog, hasPositive } from "./curves-data";
 import classes from "./curves.module.css";
 
 const HEIGHT = 150;
 const LOGARITHMIC = 3;
+/** Distances of lines that are round in binary units. */
+const BINARY = Array.from({ length: 60 }, (_, power) => 2 ** power);
 
 function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function options(width: number, log: boolean, onHover: (index: number | null) => void): uPlot.Options {
+function options(
+  name: string,
+  width: number,
+  log: boolean,
+  onHover: (index: number | null) => void,
+): uPlot.Options {
   const axis: uPlot.Axis = {
     stroke: colour("--muted"),
     font: "11px Inter, sans-serif",
@@ -32,8 +39,9 @@ function options(width: number, log: boolean, onHover: (index: number | null) =>
       { ...axis, size: 24 },
       {
         ...axis,
-        size: 52,
-        values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : formatNumber(tick, 3))),
+        size: 60,
+        ...(isBytes(name) && !log ? { incrs: BINARY } : {}),
+        values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : formatMetric(name, tick, 3))),
       },
     ],
     series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false }, spanGaps: false }],
@@ -47,12 +55,13 @@ export function LineChart({ curve, log }: { curve: Curve; log: boolean }) {
   const plot = useRef<uPlot | null>(null);
   const [hover, setHover] = useState<number | null>(null);
   const scheme = useComputedColorScheme("light");
+  const { name } = curve;
   const logarithmic = log && hasPositive(curve);
 
   useEffect(() => {
     const element = host.current;
     if (!element) return;
-    const chart = new uPlot(options(element.clientWidth, logarithmic, setHover), [[], []], element);
+    const chart = new uPlot(options(name, element.clientWidth, logarithmic, setHover), [[], []], element);
     plot.current = chart;
     const observer = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: HEIGHT }));
     observer.observe(element);
@@ -61,7 +70,7 @@ export function LineChart({ curve, log }: { curve: Curve; log: boolean }) {
       chart.destroy();
       plot.current = null;
     };
-  }, [logarithmic, scheme]);
+  }, [name, logarithmic, scheme]);
 
   useEffect(() => {
     plot.current?.setData([curve.xs, logarithmic ? forLog(curve.ys) : curve.ys]);
@@ -74,11 +83,11 @@ export function LineChart({ curve, log }: { curve: Curve; log: boolean }) {
       <div
         ref={host}
         role="img"
-        aria-label={`${curve.name}: ${curve.xs.length} points, last ${curve.last === null ? "none" : formatNumber(curve.last)}`}
+        aria-label={`${curve.name}: ${curve.xs.length} points, last ${curve.last === null ? "none" : formatMetric(name, curve.last)}`}
       />
       <p className={classes.readout}>
         {curve.xs[index] !== undefined && `at ${formatNumber(curve.xs[index], 7)}: `}
-        {value === null || value === undefined ? "no value" : formatNumber(value, 5)}
+        {value === null || value === undefined ? "no value" : formatMetric(name, value, 5)}
       </p>
     </>
   );

@@ -21,8 +21,8 @@ export function plannedPeak({ plan }: Attempt): number | null {
 /** What an attempt held at its peak: counted like its plan where it made one, else by its whole process. */
 export function measuredPeak({ plan, peak_memory_bytes: peak }: Attempt): number | null {
   if (plan?.measured_peak_bytes) return plan.measured_peak_bytes;
-  // Of a GPU only the operator can tell.
-  if (plan?.device === "gpu") return null;
+  // Of a GPU, and of ranks in processes of their own, only the operator can tell.
+  if (plan?.device === "gpu" || Number(plan?.ranks) > 1) return null;
   const before = plan?.process_bytes ?? 0;
   if (!peak) return null;
   return peak > before ? peak - before : peak;

@@ -51,6 +51,16 @@ export function formatNumber(value: number, digits = 4): string {
   return String(Number(value.toPrecision(digits)));
 }
 
+/** A number that a step reported: one of bytes by its name in binary units. */
+export function formatMetric(name: string, value: number, digits?: number): string {
+  return isBytes(name) && Number.isFinite(value) ? formatBytes(value) : formatNumber(value, digits);
+}
+
+/** Whether a number that a step reported counts bytes. */
+export function isBytes(name: string): boolean {
+  return name.endsWith("_bytes");
+}
+
 /** Any JSON value on one line. */
 export function formatValue(value: unknown): string {
   if (typeof value === "string") return value;
