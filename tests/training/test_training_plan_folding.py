@@ -38,8 +38,6 @@ from foldase_models.recipes.folding_data import TrainingStructure
 from foldase_models.recipes.folding_models import Draw
 from foldase_models.training import LimitsConfig, OffloadConfig, Ranks, Trainer, TrainingConfig
 
-pytestmark = SAME_WORKER
-
 STATE_BYTES = 0.01
 """Of the planned bytes of a tier, relative to what its ledger holds."""
 BUFFER_BYTES = 1024
@@ -203,6 +201,7 @@ def test_a_plan_holds_what_the_ledger_of_a_folding_training_holds(tmp_path, make
     check_states(train(Ranks(), config, how, SHORT)[0], plan_training(config, how, ROOMY, part=SHORT))
 
 
+@SAME_WORKER
 @pytest.mark.verify
 @pytest.mark.parametrize("make", [esmfold, alphafold])
 def test_a_plan_of_a_folding_training_on_two_ranks_holds_what_each_of_them_does(tmp_path, make):
@@ -228,6 +227,7 @@ MIXED = [
 """In bfloat16 the structure module lies in buckets of its own, in float32."""
 
 
+@SAME_WORKER
 @pytest.mark.verify
 @pytest.mark.timeout(900)  # sixty-four trainings
 @pytest.mark.parametrize("size", [1, 2])
