@@ -188,10 +188,16 @@ class Saving:
     def _raise_decided(self) -> None:
         error = self._notices.decision()
         if error is not None:
+            # Rank 0 may have removed the folder while this one wrote into it, and then could not.
+            self._remove()
             raise _failed(error)
 
     def _give_up(self, error: str) -> None:
         self._notices.decided(error)
+        self._remove()
+
+    def _remove(self) -> None:
+        """Of a save that failed nothing stays; each rank sees to that when it writes no more."""
         try:
             counts = read_commit(self._root, self.step).folder == self._folder
         except ModelError:
