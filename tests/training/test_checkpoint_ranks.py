@@ -21,7 +21,7 @@ from foldase_models.training.ranks import Ranks
 from foldase_models.training.shards import part, whole
 
 pytestmark = SAME_WORKER
-SHORT_SECONDS = 3.0
+SHORT_SECONDS = 5.0
 NUMEL = 1000
 
 

@@ -39,7 +39,7 @@ from foldase_models.planning.tensors import Tensors, Unit, linear, matrix, norm
 from foldase_models.planning.trainees import Activations, Device, Part
 
 SECONDS_PER_BLOCK, SECONDS_PER_PLACING = 0.005, 0.004
-"""Of the many small operations of a pass through a block, or of the structure module, about; measured."""
+"""Of the many small operations of a pass through a block, or of the structure module: an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class AlphaFoldTrainee:
         """See :class:`Trainee`; a backward pass costs two forward ones, half of the passes are drawn."""
         work = self._cost(part).work(part.length, Forms(), recycles=0)
         each = sum(count for name, count in work.items() if name != AGAIN)
-        return part.examples * (3.0 + (part.passes - 1) / 2) * each
+        return part.examples * part.forward_passes * each
 
     def overhead(self, part: Part) -> float:
         """See :class:`Trainee`."""
@@ -133,7 +133,7 @@ class AlphaFoldTrainee:
         blocks = config.evoformer_blocks + config.extra_msa_blocks
         blocks += config.template_blocks * self._cost(part).shown_templates
         each = blocks * SECONDS_PER_BLOCK + config.structure.no_blocks * SECONDS_PER_PLACING
-        return part.examples * (3.0 + (part.passes - 1) / 2) * each
+        return part.examples * part.forward_passes * each
 
     def _cost(self, part: Part) -> AlphaFoldCost:
         return AlphaFoldCost(self.config, part.rows, self.templates)

@@ -65,15 +65,11 @@ class ContactTrainee:
 
     def flops(self, part: Part) -> float:
         """See :class:`Trainee`; a backward pass costs two forward ones, half of the passes are drawn."""
-        return _passes(part) * part.examples * forward_flops(self.config, part.length, part.rows)
+        return part.forward_passes * part.examples * forward_flops(self.config, part.length, part.rows)
 
     def overhead(self, part: Part) -> float:
         """See :class:`Trainee`."""
-        return _passes(part) * self.config.blocks * SECONDS_PER_PASS
-
-
-def _passes(part: Part) -> float:
-    return 3.0 + (part.passes - 1) / 2
+        return part.forward_passes * self.config.blocks * SECONDS_PER_PASS
 
 
 class _Kept:

@@ -31,7 +31,7 @@ from foldase_models.planning.trainees import Activations, Device, Part
 
 LANGUAGE = "language model"
 SECONDS_PER_BLOCK, SECONDS_PER_PLACING = 0.003, 0.004
-"""Of the many small operations of a pass through a block, or of the structure module, about; measured."""
+"""Of the many small operations of a pass through a block, or of the structure module: an estimate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ class EsmFoldTrainee:
         work = EsmFoldCost(self.config).work(part.length, Forms(), recycles=0)
         once = work[LANGUAGE]
         each = sum(count for name, count in work.items() if name not in (LANGUAGE, AGAIN))
-        return part.examples * (once + (3.0 + (part.passes - 1) / 2) * each)
+        return part.examples * (once + part.forward_passes * each)
 
     def overhead(self, part: Part) -> float:
         """See :class:`Trainee`."""
         each = self.config.trunk.no_blocks * SECONDS_PER_BLOCK
         each += self.config.structure.no_blocks * SECONDS_PER_PLACING
-        return part.examples * (3.0 + (part.passes - 1) / 2) * each
+        return part.examples * part.forward_passes * each
 
     def _ahead(self, layers: KeptLayers, part: Part) -> Segment:
         """The language model's states, which stay for the shares of its layers, and the first pairs."""

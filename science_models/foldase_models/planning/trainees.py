@@ -35,6 +35,11 @@ class Part:
                 code="bad_request",
             )
 
+    @property
+    def forward_passes(self) -> float:
+        """The work of a step, in forward passes: a backward pass is two; half of the first ones are drawn."""
+        return 3.0 + (self.passes - 1) / 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activations:
