@@ -152,7 +152,9 @@ class EsmFoldTrainee:
         if trunk.dropout:
             stages += (Stage(kept=N * N * c_z, forward=2 * pairs, backward=2 * pairs),)
         arguments = N * c_s + pairs
-        return block(arguments, (recomputed(arguments, stages),) if self.checkpoint else stages)
+        if self.checkpoint:
+            stages = (recomputed(arguments, stages, results=arguments),)
+        return block(arguments, stages)
 
     def _to_pairs(self, layers: KeptLayers, N: int) -> Stage:
         """``SequenceToPair``: the weights of each row, which the product is taken with."""

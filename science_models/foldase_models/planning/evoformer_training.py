@@ -22,12 +22,12 @@ def pair_stack(
     """``PairStack`` while it is trained; with ``checkpoint`` as its option says."""
     dropped = bool(dims.pair_dropout)
     pairs = residues * residues * dims.c_z
-    one = layers.triangle_multiplication(residues, dims.c_z, dims.c_hidden_mul)
+    one = layers.triangle_multiplication(residues, dims.c_z, dims.c_hidden_mul, dropped=dropped)
     stages = [(one, one), layers.triangle_attentions(dims, residues, dropped=dropped)]
     if attention_first:
         stages.reverse()
     if checkpoint:
-        stages = [(recomputed(pairs, stage),) for stage in stages]
+        stages = [(recomputed(pairs, stage, results=pairs),) for stage in stages]
     transition = layers.transition(residues * residues, dims.c_z, dims.transition_n * dims.c_z)
     return (*stages[0], *stages[1], transition)
 
@@ -69,9 +69,10 @@ def evoformer_block(
     outer = (outer[0].beside(pairs), outer[1])
     if not checkpoint:
         return block(alignment + pairs, (*of_alignment, *outer, *stack))
-    of_pairs = (recomputed(0, outer), *stack)
-    stages = (recomputed(alignment + pairs, of_alignment), recomputed(0, of_pairs))
-    return block(alignment + pairs, stages)
+    both = alignment + pairs
+    of_pairs = (recomputed(0, outer, results=both), *stack)
+    stages = (recomputed(both, of_alignment, results=both), recomputed(0, of_pairs, results=both))
+    return block(both, stages)
 
 
 def global_column_attention(layers: KeptLayers, dims: EvoformerDims, sequences: int, residues: int) -> Stage:

@@ -178,13 +178,17 @@ class KeptLayers:
             kept=argument, forward=forward, backward=2 * argument + taken * (6 * width + 2 * hidden + 2)
         )
 
-    def triangle_multiplication(self, residues: int, width: int, hidden: int) -> Stage:
-        """``TriangleMultiplication``, either direction, with the residual."""
+    def triangle_multiplication(
+        self, residues: int, width: int, hidden: int, *, dropped: bool = False
+    ) -> Stage:
+        """``TriangleMultiplication``, either direction, with the residual; ``dropped`` by dropout."""
         pairs = residues * residues
         argument = pairs * width
         if self.small(pairs * hidden, SMALL_PRODUCTS):
             kept = argument + pairs * (3 * width + 8 * hidden + 4)
-            return Stage(kept=kept, forward=2 * argument, backward=argument + 2 * pairs * max(width, hidden))
+            # The residual's gradient, what dropout leaves of it, and both factors' of the gate.
+            backward = (1 + dropped) * argument + 2 * pairs * max(width, hidden)
+            return Stage(kept=kept, forward=2 * argument, backward=backward)
         if self.device == "gpu":
             return Stage(kept=argument, forward=argument, backward=2 * argument + pairs * hidden)
         ledger = Ledger()
@@ -240,7 +244,7 @@ class KeptLayers:
 
     def triangles(self, dims: EvoformerDims, residues: int, *, dropped: bool) -> tuple[Stage, ...]:
         """Both multiplications, then both attentions, each after its bias."""
-        multiplication = self.triangle_multiplication(residues, dims.c_z, dims.c_hidden_mul)
+        multiplication = self.triangle_multiplication(residues, dims.c_z, dims.c_hidden_mul, dropped=dropped)
         return (multiplication, multiplication, *self.triangle_attentions(dims, residues, dropped=dropped))
 
     def triangle_attentions(self, dims: EvoformerDims, residues: int, *, dropped: bool) -> tuple[Stage, ...]:

@@ -43,24 +43,28 @@ def kept(stages: Iterable[Stage]) -> float:
     return sum(stage.kept for stage in stages)
 
 
-def peak(stages: Sequence[Stage]) -> float:
-    """The most that lies there at once in the forward pass and the backward pass after it."""
+def peak(stages: Sequence[Stage], *, waiting: float = 0.0) -> float:
+    """The most that lies there at once in the forward pass and the backward pass after it.
+
+    ``waiting`` lies there throughout the forward pass; the backward pass takes it up, and counts it itself.
+    """
     most = held = shown = 0.0
     for stage in stages:
         held, shown = held + stage.kept, shown + stage.shown
-        most = max(most, held + shown + stage.forward)
+        most = max(most, held + shown + stage.forward + waiting)
     for stage in reversed(stages):
         most = max(most, held + stage.backward)
         held -= stage.kept
     return most
 
 
-def recomputed(arguments: float, stages: Sequence[Stage]) -> Stage:
+def recomputed(arguments: float, stages: Sequence[Stage], *, results: float) -> Stage:
     """Stages of which only ``arguments`` are kept, and which run again before their backward pass.
 
-    In the forward pass they hold no more than then, when what comes after them is gone.
+    In the forward pass they hold no more than then, when what comes after them is gone and only the gradients
+    of their ``results`` wait.
     """
-    return Stage(kept=arguments, backward=max(0.0, peak(stages) - arguments))
+    return Stage(kept=arguments, backward=max(0.0, peak(stages, waiting=results) - arguments))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,8 @@ class Segment:
 
 
 def block(arguments: float, stages: Sequence[Stage]) -> Segment:
-    """A block of the model, called with ``arguments``."""
-    return Segment(tuple(stages), (recomputed(arguments, stages),))
+    """A block of the model, called with ``arguments``; its results are as large."""
+    return Segment(tuple(stages), (recomputed(arguments, stages, results=arguments),))
 
 
 def activations_of(segments: Sequence[Segment], examples: int) -> Activations:
