@@ -1,13 +1,9 @@
-"""The C++ AdamW built for this machine, and what must hold of it at every level of vector instructions.
-
-``python -m adam_on_host LIBRARY`` runs the checks: the sanitizers need a process of their own.
-"""
+"""The C++ AdamW built for this machine, and what must hold of it at every level of vector instructions."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
-import sys
 from pathlib import Path
 
 import torch
@@ -137,13 +133,9 @@ def check_rounding(library: ctypes.CDLL, level: str) -> None:
 CHECKS = (check_against_definition, check_sums, check_threads, check_rounding)
 
 
-def check_all(library: ctypes.CDLL) -> None:
-    """Every check at every level."""
-    for level in levels_here(library):
+def check_all(library: str) -> None:
+    """Every check at every level, of a library by its path."""
+    loaded = ctypes.CDLL(library)
+    for level in levels_here(loaded):
         for check in CHECKS:
-            check(library, level)
-
-
-if __name__ == "__main__":
-    check_all(ctypes.CDLL(sys.argv[1]))
-    sys.stdout.write("all right\n")
+            check(loaded, level)
