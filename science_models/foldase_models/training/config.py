@@ -15,15 +15,57 @@ from typing import Any, Literal
 
 from foldase_models.errors import ModelError
 
-OptimizerKind = Literal["adamw"]
+OptimizerKind = Literal["adamw", "one_bit_adam", "zero_one_adam"]
 Precision = Literal["float32", "bfloat16"]
 Stage = Literal[0, 1, 2, 3]
 Place = Literal["none", "cpu", "nvme"]
 ActivationPlace = Literal["none", "recompute", "cpu", "nvme"]
 
-LAST_STAGE: Mapping[str, int] = {"adamw": 3}
+LAST_STAGE: Mapping[str, int] = {"adamw": 3, "one_bit_adam": 1, "zero_one_adam": 1}
 """The last stage that each kind of optimizer can be sharded to."""
+COMPRESSED = frozenset({"one_bit_adam", "zero_one_adam"})
+"""Kinds that send one bit a number; every rank steps by itself between two exchanges."""
 MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionConfig:
+    """When optimizers that send one bit a number send what; steps are counted from 0.
+
+    Attributes:
+        freeze_step: from which on the second moment stays as it is. None: with ``one_bit_adam`` once it has
+            settled, see ``settled``; with ``zero_one_adam`` once ranks step alone, see ``interval_steps``.
+        settled: share of itself within which the second moment stays over 1 / (1 - betas[1]) steps when it
+            counts as settled (Tang et al. 2021, arXiv:2102.02888, section 7.1).
+        variance_kappa: so many updates of the second moment come with the same number of steps between them,
+            which then doubles (Lu et al. 2022, arXiv:2202.06009, section 6); ``zero_one_adam`` only.
+        interval_steps: so many steps after ``freeze_step``, and after as many again, the number of steps
+            between two exchanges doubles; None: whenever the learning rate has halved. ``zero_one_adam``
+            only.
+        longest_interval: most steps between two exchanges, a power of two; the same section.
+        block: numbers that share a scale.
+    """
+
+    freeze_step: int | None = None
+    settled: float = 0.96
+    variance_kappa: int = 16
+    interval_steps: int | None = None
+    longest_interval: int = 16
+    block: int = 4096
+
+    def __post_init__(self) -> None:
+        place = "optimizer.compression"
+        if self.freeze_step is not None:
+            _at_least(f"{place}.freeze_step", self.freeze_step, 1)
+        if not 0 < self.settled < 1:
+            raise _wrong(f"{place}.settled", f"must lie between 0 and 1, got {self.settled}")
+        _at_least(f"{place}.variance_kappa", self.variance_kappa, 1)
+        if self.interval_steps is not None:
+            _at_least(f"{place}.interval_steps", self.interval_steps, 1)
+            if self.freeze_step is None:
+                raise _wrong(f"{place}.interval_steps", "is counted from freeze_step", "set freeze_step too")
+        _power_of_two(f"{place}.longest_interval", self.longest_interval, 1, 2**20)
+        _power_of_two(f"{place}.block", self.block, 256, 16384)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +73,14 @@ class OptimizerConfig:
     """The optimizer.
 
     Attributes:
-        kind: ``adamw``, Loshchilov and Hutter 2019 (arXiv:1711.05101).
+        kind: ``adamw``, Loshchilov and Hutter 2019 (arXiv:1711.05101); on two ranks or more also
+            ``one_bit_adam``, Tang et al. 2021 (arXiv:2102.02888), and ``zero_one_adam``, Lu et al. 2022
+            (arXiv:2202.06009), which send one bit a number once the second moment is frozen.
         learning_rate: its peak.
         betas: decay of the first and of the second moment.
         epsilon: added to the root of the second moment.
         weight_decay: on matrices only; biases and the weights of layer norms are spared.
+        compression: when the last two send what.
     """
 
     kind: OptimizerKind = "adamw"
@@ -43,6 +88,7 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = 1e-8
     weight_decay: float = 0.01
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
 
     def __post_init__(self) -> None:
         _one_of("optimizer.kind", self.kind, tuple(LAST_STAGE))
@@ -51,6 +97,17 @@ class OptimizerConfig:
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise _wrong("optimizer.betas", f"must be two numbers in [0, 1), got {self.betas}")
+        if not self.compresses and self.compression != CompressionConfig():
+            raise _wrong(
+                "optimizer.compression",
+                f"is of optimizers that compress what they send; {self.kind} does not",
+                "leave it out, or set optimizer.kind to zero_one_adam",
+            )
+
+    @property
+    def compresses(self) -> bool:
+        """Whether it sends one bit a number."""
+        return self.kind in COMPRESSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +311,23 @@ class TrainingConfig:
                 f"lie on {self.offload.parameters} only with stage 3, where layers fetch them one by one",
                 "set stage to 3, also in a single process",
             )
+        if self.optimizer.compresses:
+            self._check_compression()
+
+    def _check_compression(self) -> None:
+        if self.offload.optimizer != "none":
+            raise _wrong(
+                "offload.optimizer",
+                f"cannot be {self.offload.optimizer}: {self.optimizer.kind} needs its state in every step",
+                "set offload.optimizer to none, or optimizer.kind to adamw",
+            )
+        frozen = self.optimizer.compression.freeze_step
+        if frozen is not None and frozen >= self.steps:
+            raise _wrong(
+                "optimizer.compression.freeze_step",
+                f"is {frozen}: there are {self.steps} steps, so the second moment would never be frozen",
+                f"set it below {self.steps}",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -281,6 +355,8 @@ class TrainingConfig:
         """The fields that the result depends on, beyond rounding."""
         apart = {"stage", "offload", "checkpoint", "limits"}
         found = {name: value for name, value in self.to_json().items() if name not in apart}
+        if not self.optimizer.compresses:
+            found["optimizer"].pop("compression")
         return found | ({"delayed": True} if self.offload.delayed else {})
 
 
@@ -307,6 +383,20 @@ def average_decay(config: TrainingConfig, step: int) -> float:
     return min(config.average_decay, (1.0 + step) / (10.0 + step))
 
 
+def check_ranks(config: TrainingConfig, ranks: int) -> None:
+    """Make sure that the optimizer has somebody to send to.
+
+    Raises:
+        ModelError: ``bad_config``: one that compresses what it sends, on a single rank.
+    """
+    if config.optimizer.compresses and ranks < 2:
+        raise _wrong(
+            "optimizer.kind",
+            f"{config.optimizer.kind} is for two ranks or more, between which it saves traffic; here is one",
+            "start more ranks, or set optimizer.kind to adamw",
+        )
+
+
 def _made(kind: type[Any], name: str, fields: dict[str, Any]) -> Any:
     for key, value in fields.items():
         if key not in kind.__dataclass_fields__:
@@ -315,6 +405,8 @@ def _made(kind: type[Any], name: str, fields: dict[str, Any]) -> Any:
             fields[key] = tuple(value)
         if key == "folder" and value is not None:
             fields[key] = Path(value)
+        if key == "compression" and isinstance(value, Mapping):
+            fields[key] = _made(CompressionConfig, f"{name}.compression", dict(value))
     try:
         return kind(**fields)
     except TypeError as error:
@@ -338,3 +430,8 @@ def _positive(name: str, value: float) -> None:
 def _one_of(name: str, value: object, known: tuple[object, ...]) -> None:
     if value not in known:
         raise _wrong(name, f"must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def _power_of_two(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most or value & (value - 1):
+        raise _wrong(name, f"must be a power of two from {least} to {most}, got {value}")

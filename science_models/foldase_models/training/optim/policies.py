@@ -1,0 +1,242 @@
+"""In which steps ranks exchange what, with an optimizer that compresses. Importable without torch.
+
+Steps are counted from 0, and only those that were applied count: one that was skipped because a gradient was
+not finite is made up for by the next, which is of the same kind.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from foldase_models.errors import ModelError
+from foldase_models.training.config import TrainingConfig, learning_rate
+
+
+class Exchange(Enum):
+    """What ranks exchange in a step.
+
+    WHOLE: the mean gradient, in full. SYNC: the sum of what each rank has changed since the last exchange,
+    one bit a number. LOCAL: nothing at all.
+    """
+
+    WHOLE = "whole"
+    SYNC = "sync"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step.
+
+    Attributes:
+        exchange: what travels.
+        variance: whether the second moment takes the gradient in; only where that travels whole.
+    """
+
+    exchange: Exchange
+    variance: bool = False
+
+
+@dataclass(slots=True)
+class Course:
+    """How far a training has come, what a checkpoint keeps of a policy.
+
+    Attributes:
+        step: the next one.
+        variance_updates: of the second moment so far.
+        next_variance: the step of the next one.
+        next_sync: the step of the next exchange once the second moment is frozen.
+        frozen_at: the step from which on it is frozen; None where that is not known yet.
+        measured: the size of the second moment when it was last looked at.
+    """
+
+    step: int = 0
+    variance_updates: int = 0
+    next_variance: int = 0
+    next_sync: int = 0
+    frozen_at: int | None = None
+    measured: float | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the second moment is frozen in the next step."""
+        return self.frozen_at is not None and self.step >= self.frozen_at
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Course:
+        """What :meth:`to_json` gave."""
+        return cls(**plain)
+
+
+class Policy(ABC):
+    """Decides what the next step of a course exchanges. The same on all ranks, without asking them."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.compression = config.optimizer.compression
+        # A stage above 0 shares the moments out until then, and needs whole gradients to step them.
+        self.whole_until_frozen = config.stage > 0
+
+    @abstractmethod
+    def begin(self) -> Course:
+        """The course of a training that begins."""
+
+    @abstractmethod
+    def turn(self, course: Course) -> Turn:
+        """The next step."""
+
+    def measures(self, course: Course) -> bool:
+        """Whether :meth:`done` asks for the size of the second moment after the next step."""
+        return False
+
+    @abstractmethod
+    def done(self, course: Course, turn: Turn, size: float | None = None) -> None:
+        """A step was applied.
+
+        Args:
+            course: is changed.
+            turn: what :meth:`turn` gave for it.
+            size: sum of the second moment, without its bias, after this step, where :meth:`measures` said so.
+        """
+
+
+class OneBitPolicy(Policy):
+    """1-bit Adam (Tang et al. 2021, arXiv:2102.02888, algorithm 1): Adam at first, one bit ever after.
+
+    Adam ends at ``freeze_step``, or when the second moment has settled: over 1 / (1 - betas[1]) steps after
+    the rise of the learning rate its sum stayed within a share ``settled`` of itself, in either direction
+    (section 7.1 asks for no shrinking below that share).
+    """
+
+    @property
+    def window(self) -> int:
+        """Steps over which the second moment forgets."""
+        return max(1, round(1.0 / (1.0 - self.config.optimizer.betas[1])))
+
+    def begin(self) -> Course:
+        """A course.
+
+        Raises:
+            ModelError: ``bad_config``: the second moment cannot settle before the end.
+        """
+        first = self.config.schedule.warmup_steps + 2 * self.window
+        if self.compression.freeze_step is None and first >= self.config.steps:
+            raise _never_frozen(
+                f"is left out: the second moment counts as settled after step {first} at the earliest, "
+                f"{self.window} steps after two looks at it",
+                self.config,
+            )
+        return Course(frozen_at=self.compression.freeze_step)
+
+    def turn(self, course: Course) -> Turn:
+        """Whole gradients, then one bit."""
+        return Turn(Exchange.SYNC) if course.frozen else Turn(Exchange.WHOLE, variance=True)
+
+    def measures(self, course: Course) -> bool:
+        """Once in a window."""
+        rising = course.step < self.config.schedule.warmup_steps
+        return course.frozen_at is None and not rising and (course.step + 1) % self.window == 0
+
+    def done(self, course: Course, turn: Turn, size: float | None = None) -> None:
+        """Count, and freeze once the second moment has settled."""
+        if size is not None:
+            before, course.measured = course.measured, size
+            if before and size and min(before / size, size / before) >= self.compression.settled:
+                course.frozen_at = course.step + 1
+        course.variance_updates += turn.variance
+        course.step += 1
+
+
+class ZeroOnePolicy(Policy):
+    """0/1 Adam (Lu et al. 2022, arXiv:2202.06009, section 6).
+
+    The second moment is updated in steps k_0 = 0, k_j+1 = k_j + 2^floor(j / kappa), until it is frozen: at
+    ``freeze_step``, or before that as soon as ranks step alone. Exchanges come in steps t_0 = 0, t_j+1 =
+    t_j + interval(t_j).
+    """
+
+    def begin(self) -> Course:
+        """A course.
+
+        Raises:
+            ModelError: ``bad_config``: the learning rate never falls to half of its peak.
+        """
+        given = self.compression.freeze_step
+        last = self.config.steps if given is None else given
+        first = next((step for step in range(last) if self.interval(step, last) > 1), given)
+        if first is None:
+            raise _never_frozen(
+                "is left out, and the learning rate never falls to half of its peak", self.config
+            )
+        return Course(frozen_at=first, next_sync=first)
+
+    def interval(self, step: int, frozen_at: int) -> int:
+        """Steps from an exchange to the next one."""
+        every = self.compression.interval_steps
+        if every is not None:
+            doublings = max(0, step - frozen_at) // every
+        elif step < self.config.schedule.warmup_steps:
+            doublings = 0
+        else:
+            share = learning_rate(self.config, step) / self.config.optimizer.learning_rate
+            # A rate that is a power of two of the peak may be a last bit above it.
+            doublings = max(0, math.floor(-math.log2(share) + 1e-9)) if share > 0 else 64
+        return int(min(self.compression.longest_interval, 2 ** min(doublings, 64)))
+
+    def turn(self, course: Course) -> Turn:
+        """Whole, one bit, or nothing."""
+        if course.frozen:
+            return Turn(Exchange.SYNC if course.step >= course.next_sync else Exchange.LOCAL)
+        if course.step >= course.next_variance:
+            return Turn(Exchange.WHOLE, variance=True)
+        return Turn(Exchange.WHOLE if self.whole_until_frozen else Exchange.SYNC)
+
+    def done(self, course: Course, turn: Turn, size: float | None = None) -> None:
+        """Count, and set the next exchange and the next update."""
+        assert course.frozen_at is not None
+        if turn.variance:
+            course.next_variance += 2 ** min(course.variance_updates // self.compression.variance_kappa, 62)
+            course.variance_updates += 1
+        if course.frozen and turn.exchange is Exchange.SYNC:
+            course.next_sync = course.step + self.interval(course.step, course.frozen_at)
+        course.step += 1
+
+
+def make_policy(config: TrainingConfig) -> Policy:
+    """The policy of the optimizer that a configuration names, which compresses."""
+    return OneBitPolicy(config) if config.optimizer.kind == "one_bit_adam" else ZeroOnePolicy(config)
+
+
+def turns(config: TrainingConfig) -> Iterator[Turn]:
+    """What every step of a whole training exchanges, where none is skipped.
+
+    Where 1-bit Adam waits for the second moment to settle, it settles at once.
+
+    Raises:
+        ModelError: ``bad_config``: it would never be frozen.
+    """
+    policy = make_policy(config)
+    course = policy.begin()
+    for _ in range(config.steps):
+        turn = policy.turn(course)
+        policy.done(course, turn, 1.0 if policy.measures(course) else None)
+        yield turn
+
+
+def _never_frozen(why: str, config: TrainingConfig) -> ModelError:
+    return ModelError(
+        f"optimizer.compression.freeze_step {why}: the second moment would not be frozen in "
+        f"{config.steps} steps",
+        code="bad_config",
+        location="optimizer.compression.freeze_step",
+        hint=f"set it, below {config.steps}",
+    )
