@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -18,7 +19,18 @@ from foldase_models.training import (
     ScheduleConfig,
     TrainingConfig,
 )
-from foldase_models.training import config as training_config
+from foldase_models.training.config import LAST_STAGE, CompressionConfig, check_ranks
+
+COMPRESSION = "optimizer.compression"
+
+
+def compressing(kind="zero_one_adam", *, steps=100, stage=0, offload=None, **compression):
+    return TrainingConfig(
+        steps=steps,
+        stage=stage,
+        optimizer=OptimizerConfig(kind=kind, compression=CompressionConfig(**compression)),
+        offload=OffloadConfig(**offload or {}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,13 @@ from foldase_models.training import config as training_config
         (lambda: LimitsConfig(memory_bytes=5), "limits.memory_bytes"),
         (lambda: OffloadConfig(optimizer="disk"), "offload.optimizer"),
         (lambda: OffloadConfig(optimizer="cpu", device_buckets=-1), "offload.device_buckets"),
+        (lambda: OptimizerConfig(kind="sgd"), "optimizer.kind"),
+        (lambda: CompressionConfig(freeze_step=0), f"{COMPRESSION}.freeze_step"),
+        (lambda: CompressionConfig(settled=1.0), f"{COMPRESSION}.settled"),
+        (lambda: CompressionConfig(variance_kappa=0), f"{COMPRESSION}.variance_kappa"),
+        (lambda: CompressionConfig(freeze_step=9, interval_steps=0), f"{COMPRESSION}.interval_steps"),
+        (lambda: CompressionConfig(longest_interval=12), f"{COMPRESSION}.longest_interval"),
+        (lambda: CompressionConfig(block=128), f"{COMPRESSION}.block"),
     ],
 )
 def test_a_field_that_makes_no_sense_is_named(make, field):
@@ -79,6 +98,22 @@ def test_a_field_that_makes_no_sense_is_named(make, field):
             "offload.device_buckets",
             "device_buckets to 0",
         ),
+        (lambda: compressing(stage=2), "stage", "set stage to 1 or less"),
+        (lambda: compressing("one_bit_adam", stage=3), "stage", "or another optimizer.kind"),
+        (lambda: compressing(offload={"optimizer": "cpu"}), "offload.optimizer", "optimizer.kind to adamw"),
+        (lambda: compressing(freeze_step=100), f"{COMPRESSION}.freeze_step", "set it below 100"),
+        (lambda: CompressionConfig(interval_steps=9), f"{COMPRESSION}.interval_steps", "set freeze_step too"),
+        (
+            lambda: compressing("adamw", freeze_step=9),
+            f"{COMPRESSION}.freeze_step",
+            "optimizer.kind to one_bit_adam or zero_one_adam",
+        ),
+        (
+            lambda: compressing("one_bit_adam", longest_interval=4),
+            f"{COMPRESSION}.longest_interval",
+            "optimizer.kind to zero_one_adam",
+        ),
+        (lambda: compressing(settled=0.9), f"{COMPRESSION}.settled", "optimizer.kind to one_bit_adam"),
     ],
 )
 def test_contradictions_name_the_field_and_the_fix(make, field, fix):
@@ -88,13 +123,14 @@ def test_contradictions_name_the_field_and_the_fix(make, field, fix):
     assert fix in caught.value.hint
 
 
-def test_an_optimizer_that_cannot_be_sharded_is_refused_at_higher_stages(monkeypatch):
-    monkeypatch.setattr(training_config, "LAST_STAGE", {"adamw": 1})
-    TrainingConfig(steps=3, stage=1)
-    with pytest.raises(ModelError) as caught:
-        TrainingConfig(steps=3, stage=3)
-    assert caught.value.location == "stage"
-    assert "set stage to 1 or less" in caught.value.hint
+@pytest.mark.parametrize("kind", ["one_bit_adam", "zero_one_adam"])
+def test_optimizers_that_compress_have_somebody_to_send_to(kind):
+    check_ranks(TrainingConfig(steps=3), 1)
+    check_ranks(compressing(kind), 2)
+    with pytest.raises(ModelError, match=f"{kind} is for two ranks or more") as caught:
+        check_ranks(compressing(kind), 1)
+    assert (caught.value.code, caught.value.location) == ("bad_config", "optimizer.kind")
+    assert "start more ranks" in caught.value.hint
 
 
 @given(
@@ -122,10 +158,22 @@ def test_a_configuration_travels_as_json(steps, stage, optimizer, precision, rat
     assert TrainingConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
-def test_an_unknown_field_is_named():
+def test_so_does_what_is_compressed_when():
+    made = compressing(freeze_step=9, interval_steps=20, longest_interval=4, variance_kappa=3, block=1024)
+    assert TrainingConfig.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+@pytest.mark.parametrize(
+    ("plain", "field"),
+    [
+        ({"offload": {"place": "cpu"}}, "offload.place"),
+        ({"optimizer": {"compression": {"frozen": 3}}}, "optimizer.compression.frozen"),
+    ],
+)
+def test_an_unknown_field_is_named(plain, field):
     with pytest.raises(ModelError) as caught:
-        TrainingConfig.from_json({"steps": 3, "offload": {"place": "cpu"}})
-    assert caught.value.location == "offload.place"
+        TrainingConfig.from_json({"steps": 3} | plain)
+    assert caught.value.location == field
 
 
 def test_where_things_lie_is_no_part_of_the_result():
@@ -144,3 +192,14 @@ def test_a_delayed_step_is_part_of_the_result():
     exact = TrainingConfig(steps=3, offload=OffloadConfig(optimizer="cpu"))
     delayed = TrainingConfig(steps=3, offload=OffloadConfig(optimizer="cpu", delayed=True))
     assert exact.result_fields() != delayed.result_fields()
+
+
+def test_what_is_sent_is_part_of_the_result_and_leaves_that_of_adamw_as_it_was():
+    assert "compression" not in TrainingConfig(steps=3).result_fields()["optimizer"]
+    fields = [
+        compressing(**changes).result_fields()
+        for changes in ({}, {"freeze_step": 9}, {"kind": "one_bit_adam"}, {"stage": 1})
+    ]
+    assert all(one != other for one, other in itertools.combinations(fields, 2))
+    plain, shared = (compressing("one_bit_adam", stage=stage) for stage in (0, LAST_STAGE["one_bit_adam"]))
+    assert plain.result_fields() == shared.result_fields()

@@ -2,7 +2,8 @@
 
 What a training computes depends on the first half of these fields only; ``stage``, ``offload``,
 ``checkpoint`` and ``limits`` say where things lie meanwhile and change no result beyond rounding, and
-neither does the number of processes.
+neither does the number of processes. With an optimizer that compresses what it sends this number changes
+results, for every process rounds by itself, and with ``zero_one_adam`` a stage above 0 does.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ LAST_STAGE: Mapping[str, int] = {"adamw": 3, "one_bit_adam": 1, "zero_one_adam":
 """The last stage that each kind of optimizer can be sharded to."""
 COMPRESSED = frozenset({"one_bit_adam", "zero_one_adam"})
 """Kinds that send one bit a number; every rank steps by itself between two exchanges."""
+_READ: Mapping[str, tuple[str, ...]] = {
+    "adamw": (),
+    "one_bit_adam": ("freeze_step", "settled", "block"),
+    "zero_one_adam": ("freeze_step", "variance_kappa", "interval_steps", "longest_interval", "block"),
+}
+"""The fields of ``optimizer.compression`` that each kind reads."""
 MIB = 2**20
 
 
@@ -97,11 +104,15 @@ class OptimizerConfig:
         _at_least("optimizer.weight_decay", self.weight_decay, 0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise _wrong("optimizer.betas", f"must be two numbers in [0, 1), got {self.betas}")
-        if not self.compresses and self.compression != CompressionConfig():
+        plain = CompressionConfig()
+        for name in CompressionConfig.__dataclass_fields__:
+            if name in _READ[self.kind] or getattr(self.compression, name) == getattr(plain, name):
+                continue
+            readers = [kind for kind, names in _READ.items() if name in names]
             raise _wrong(
-                "optimizer.compression",
-                f"is of optimizers that compress what they send; {self.kind} does not",
-                "leave it out, or set optimizer.kind to zero_one_adam",
+                f"optimizer.compression.{name}",
+                f"says nothing to {self.kind}",
+                f"leave it out, or set optimizer.kind to {' or '.join(readers)}",
             )
 
     @property
@@ -357,6 +368,8 @@ class TrainingConfig:
         found = {name: value for name, value in self.to_json().items() if name not in apart}
         if not self.optimizer.compresses:
             found["optimizer"].pop("compression")
+        if self.optimizer.kind == "zero_one_adam" and self.stage:
+            found["stage"] = self.stage  # every gradient travels whole until the second moment is frozen
         return found | ({"delayed": True} if self.offload.delayed else {})
 
 

@@ -128,11 +128,12 @@ class OneBitPolicy(Policy):
         Raises:
             ModelError: ``bad_config``: the second moment cannot settle before the end.
         """
-        first = self.config.schedule.warmup_steps + 2 * self.window
+        looks = -(-(self.config.schedule.warmup_steps + 1) // self.window)
+        first = (looks + 1) * self.window
         if self.compression.freeze_step is None and first >= self.config.steps:
             raise _never_frozen(
-                f"is left out: the second moment counts as settled after step {first} at the earliest, "
-                f"{self.window} steps after two looks at it",
+                f"is left out, and the second moment counts as settled after {first} steps at the earliest, "
+                f"when two looks at it, {self.window} steps apart, found the same",
                 self.config,
             )
         return Course(frozen_at=self.compression.freeze_step)
@@ -168,15 +169,15 @@ class ZeroOnePolicy(Policy):
         """A course.
 
         Raises:
-            ModelError: ``bad_config``: the learning rate never falls to half of its peak.
+            ModelError: ``bad_config``: ranks would never step alone, and no ``freeze_step`` is given.
         """
         given = self.compression.freeze_step
         last = self.config.steps if given is None else given
         first = next((step for step in range(last) if self.interval(step, last) > 1), given)
         if first is None:
-            raise _never_frozen(
-                "is left out, and the learning rate never falls to half of its peak", self.config
-            )
+            alone = self.compression.longest_interval > 1
+            why = "the learning rate never falls to half of its peak" if alone else "longest_interval is 1"
+            raise _never_frozen(f"is left out, and ranks never step alone: {why}", self.config)
         return Course(frozen_at=first, next_sync=first)
 
     def interval(self, step: int, frozen_at: int) -> int:
