@@ -78,6 +78,12 @@ def test_a_second_moment_that_never_settles_is_never_frozen():
     assert driven(config(50), [0.0]) == ([9, 19, 29, 39, 49], None)
 
 
+def test_the_steps_of_a_training_are_counted_as_if_it_settled_at_once():
+    for made in (config(100, warmup_steps=12), config(100, freeze_step=35)):
+        found = [turn.exchange for turn in turns(made)]
+        assert make_policy(made).counts() == {kind: found.count(kind) for kind in Exchange}
+
+
 def test_nobody_looks_where_the_step_is_given():
     assert driven(config(100, freeze_step=35), [1.0]) == ([], 35)
 

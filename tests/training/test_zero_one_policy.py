@@ -49,8 +49,7 @@ def updates(config):
 
 def syncs(config):
     """The steps of exchanges once the second moment is frozen."""
-    policy = make_policy(config)
-    frozen = policy.begin().frozen_at
+    frozen = make_policy(config).first_frozen()
     return [step for step, turn in enumerate(turns(config)) if step >= frozen and turn.exchange is SYNC]
 
 
@@ -127,10 +126,10 @@ def test_no_interval_is_longer_than_the_longest():
 
 def test_the_second_moment_is_frozen_as_soon_as_ranks_step_alone():
     made = config(1200)
-    frozen = ZeroOnePolicy(made).begin().frozen_at
+    frozen = ZeroOnePolicy(made).first_frozen()
     assert list(turns(made))[frozen : frozen + 3] == [Turn(SYNC), Turn(LOCAL), Turn(SYNC)]
-    assert ZeroOnePolicy(config(1200, freeze_step=1100)).begin().frozen_at == frozen
-    assert ZeroOnePolicy(config(1200, freeze_step=100)).begin().frozen_at == 100
+    assert ZeroOnePolicy(config(1200, freeze_step=1100)).first_frozen() == frozen
+    assert ZeroOnePolicy(config(1200, freeze_step=100)).first_frozen() == 100
 
 
 def test_a_rate_that_rises_is_no_rate_that_has_halved():
@@ -143,9 +142,18 @@ def test_with_the_defaults_a_tenth_of_the_volume_and_half_of_the_rounds_are_enou
     made = config(1200, warmup_steps=50)
     found = [turn.exchange for turn in turns(made)]
     assert (found.count(WHOLE) + ONE_BIT * found.count(SYNC)) / len(found) < MOST_VOLUME
-    frozen = found[ZeroOnePolicy(made).begin().frozen_at :]
+    frozen = found[ZeroOnePolicy(made).first_frozen() :]
     assert WHOLE not in frozen
     assert frozen.count(SYNC) / len(frozen) < MOST_ROUNDS
+
+
+def test_the_steps_of_a_training_of_any_length_are_counted_at_once():
+    """Of ten million few are looked at; the schedule is that of 1,200 steps, drawn out."""
+    long, short = (
+        make_policy(config(steps, warmup_steps=steps // 24)).counts() for steps in (12 * 10**6, 1200)
+    )
+    assert sum(long.values()) == 12 * 10**6
+    assert long[LOCAL] / 10**4 == pytest.approx(short[LOCAL], abs=2)
 
 
 def test_a_second_moment_that_would_never_be_frozen_is_refused_with_the_reason():
@@ -196,6 +204,7 @@ def test_whatever_the_configuration_frozen_is_frozen_and_a_course_goes_on_from_j
         found.append(policy.turn(course))
         policy.done(course, found[-1])
     assert found == list(turns(made))
+    assert policy.counts() == {kind: [turn.exchange for turn in found].count(kind) for kind in Exchange}
     assert course.step == made.steps
     assert course.variance_updates == sum(turn.variance for turn in found)
     before, after = found[: course.frozen_at], found[course.frozen_at :]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -88,11 +89,31 @@ class Policy(ABC):
 
     @abstractmethod
     def begin(self) -> Course:
-        """The course of a training that begins."""
+        """The course of a training that begins.
+
+        Raises:
+            ModelError: as :meth:`first_frozen`.
+        """
+
+    @abstractmethod
+    def first_frozen(self) -> int:
+        """The step from which on the second moment is frozen, or will be at the earliest.
+
+        Raises:
+            ModelError: ``bad_config``: it would never be.
+        """
 
     @abstractmethod
     def turn(self, course: Course) -> Turn:
         """The next step."""
+
+    @abstractmethod
+    def counts(self) -> dict[Exchange, int]:
+        """How many steps of a whole training exchange what: of :func:`turns`, but without taking them.
+
+        Raises:
+            ModelError: as :meth:`first_frozen`.
+        """
 
     def measures(self, course: Course) -> bool:
         """Whether :meth:`done` asks for the size of the second moment after the next step."""
@@ -123,24 +144,32 @@ class OneBitPolicy(Policy):
         return max(1, round(1.0 / (1.0 - self.config.optimizer.betas[1])))
 
     def begin(self) -> Course:
-        """A course.
+        """A course."""
+        self.first_frozen()
+        return Course(frozen_at=self.compression.freeze_step)
 
-        Raises:
-            ModelError: ``bad_config``: the second moment cannot settle before the end.
-        """
-        looks = -(-(self.config.schedule.warmup_steps + 1) // self.window)
-        first = (looks + 1) * self.window
-        if self.compression.freeze_step is None and first >= self.config.steps:
+    def first_frozen(self) -> int:
+        """The step that is given, or from which on it is frozen where no two looks at it differ."""
+        if self.compression.freeze_step is not None:
+            return self.compression.freeze_step
+        first_look = -(-(self.config.schedule.warmup_steps + 1) // self.window)
+        first = (first_look + 1) * self.window
+        if first >= self.config.steps:
             raise _never_frozen(
                 f"is left out, and the second moment counts as settled after {first} steps at the earliest, "
                 f"when two looks at it, {self.window} steps apart, found the same",
                 self.config,
             )
-        return Course(frozen_at=self.compression.freeze_step)
+        return first
 
     def turn(self, course: Course) -> Turn:
         """Whole gradients, then one bit."""
         return Turn(Exchange.SYNC) if course.frozen else Turn(Exchange.WHOLE, variance=True)
+
+    def counts(self) -> dict[Exchange, int]:
+        """Two spans."""
+        whole = self.first_frozen()
+        return {Exchange.WHOLE: whole, Exchange.SYNC: self.config.steps - whole, Exchange.LOCAL: 0}
 
     def measures(self, course: Course) -> bool:
         """Once in a window."""
@@ -166,19 +195,20 @@ class ZeroOnePolicy(Policy):
     """
 
     def begin(self) -> Course:
-        """A course.
+        """A course."""
+        first = self.first_frozen()
+        return Course(frozen_at=first, next_sync=first)
 
-        Raises:
-            ModelError: ``bad_config``: ranks would never step alone, and no ``freeze_step`` is given.
-        """
+    def first_frozen(self) -> int:
+        """The step that is given, or the first after which ranks step alone."""
         given = self.compression.freeze_step
         last = self.config.steps if given is None else given
-        first = next((step for step in range(last) if self.interval(step, last) > 1), given)
-        if first is None:
+        first = self._longer(1, 0, last, last)
+        if given is None and first == last:
             alone = self.compression.longest_interval > 1
             why = "the learning rate never falls to half of its peak" if alone else "longest_interval is 1"
             raise _never_frozen(f"is left out, and ranks never step alone: {why}", self.config)
-        return Course(frozen_at=first, next_sync=first)
+        return first
 
     def interval(self, step: int, frozen_at: int) -> int:
         """Steps from an exchange to the next one."""
@@ -192,6 +222,29 @@ class ZeroOnePolicy(Policy):
             # A rate that is a power of two of the peak may be a last bit above it.
             doublings = max(0, math.floor(-math.log2(share) + 1e-9)) if share > 0 else 64
         return int(min(self.compression.longest_interval, 2 ** min(doublings, 64)))
+
+    def counts(self) -> dict[Exchange, int]:
+        """Updates of the second moment, then exchanges, from one length of intervals to the next."""
+        frozen, steps = self.first_frozen(), self.config.steps
+        kappa, updates, update, apart = self.compression.variance_kappa, 0, 0, 1
+        while update < frozen:
+            more = min(kappa, -(-(frozen - update) // apart))
+            updates, update, apart = updates + more, update + more * apart, 2 * apart
+        whole = frozen if self.whole_until_frozen else updates
+        syncs, step = frozen - whole, frozen
+        while step < steps:
+            interval = self.interval(step, frozen)
+            more = -(-(self._longer(interval, step, steps, frozen) - step) // interval)
+            syncs, step = syncs + more, step + more * interval
+        return {Exchange.WHOLE: whole, Exchange.SYNC: syncs, Exchange.LOCAL: steps - whole - syncs}
+
+    def _longer(self, interval: int, start: int, stop: int, frozen_at: int) -> int:
+        """The first step from ``start`` on, or ``stop``, after which intervals are longer than that.
+
+        They never become shorter: past its rise the rate only falls.
+        """
+        steps = range(start, stop)
+        return start + bisect_right(steps, interval, key=lambda step: self.interval(step, frozen_at))
 
     def turn(self, course: Course) -> Turn:
         """Whole, one bit, or nothing."""
