@@ -58,6 +58,12 @@ OPERATIONS = (
         summary="AdamW step of flat vectors in main memory, also with bfloat16 gradients and weights",
         runs_on="cpu",
     ),
+    Operation(
+        name="encode_",
+        folder="sign_pack",
+        backends=("reference", "torch", "triton"),
+        summary="flat vectors as sign bits and scales, with the error of it; and back",
+    ),
 )
 
 SOURCE_SUFFIXES = (".cu", ".cuh", ".cpp", ".h")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from foldase_kernels.adam.backends import backend_for
-from foldase_kernels.adam.checks import STATE, check_vector, check_vectors
+from foldase_kernels.adam.checks import STATE, check_summed, check_vectors
 from foldase_kernels.adam.problem import Problem, constants
 
 
@@ -83,5 +83,5 @@ def square_sum(vector: torch.Tensor, *, backend: str = "auto") -> float:
     Raises:
         ValueError: the vector is of another kind, or the backend does not exist here.
     """
-    check_vector(vector)
+    check_summed(vector)
     return backend_for(backend, vector.device).square_sum(vector)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
+
+from foldase_kernels.vectors import check_apart, check_vector
 
 STATE, LOW = torch.float32, torch.bfloat16
 
@@ -39,43 +39,23 @@ def check_vectors(
     for name, (vector, dtypes) in expected.items():
         if vector is not None:
             _check(name, vector, dtypes, weights)
-    _check_apart({name: vector for name, (vector, _) in expected.items() if vector is not None})
+    present = {name: vector for name, (vector, _) in expected.items() if vector is not None}
+    # The new weights may take the place of the gradient they came from.
+    check_apart(present, replaced=frozenset({"gradient", "out"}))
 
 
-def check_vector(vector: torch.Tensor) -> None:
+def check_summed(vector: torch.Tensor) -> None:
     """Refuse what no sum of squares is computed of.
 
     Raises:
         ValueError: not a contiguous vector of float32 or bfloat16.
     """
-    _check("vector", vector, (STATE, LOW), vector)
+    check_vector("vector", vector, (STATE, LOW))
 
 
 def _check(name: str, vector: torch.Tensor, dtypes: tuple[torch.dtype, ...], weights: torch.Tensor) -> None:
-    if vector.dtype not in dtypes:
-        wanted = " or ".join(str(dtype) for dtype in dict.fromkeys(dtypes))
-        raise ValueError(f"{name} is {vector.dtype}; expected {wanted}")
-    if vector.dim() != 1 or not vector.is_contiguous():
-        raise ValueError(
-            f"{name} has shape {tuple(vector.shape)} and strides {vector.stride()}; "
-            "expected a contiguous vector"
-        )
+    check_vector(name, vector, dtypes)
     if vector.numel() != weights.numel():
         raise ValueError(f"{name} has {vector.numel()} elements, weights have {weights.numel()}")
     if vector.device != weights.device:
         raise ValueError(f"{name} is on {vector.device}, weights are on {weights.device}")
-    if vector.data_ptr() % vector.element_size():
-        raise ValueError(f"{name} lies at an address that is no multiple of its elements' size")
-
-
-def _check_apart(vectors: dict[str, torch.Tensor]) -> None:
-    """No two vectors share memory, except that the new weights may replace the gradient they came from."""
-    spans = sorted(
-        (vector.data_ptr(), vector.data_ptr() + vector.numel() * vector.element_size(), name)
-        for name, vector in vectors.items()
-        if vector.numel()
-    )
-    for (begin, end, name), (following, last, other) in itertools.pairwise(spans):
-        replaced = {name, other} == {"gradient", "out"} and (begin, end) == (following, last)
-        if following < end and not replaced:
-            raise ValueError(f"{name} and {other} share memory")
