@@ -126,3 +126,12 @@ def test_tolerances_are_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Thrifty, "tolerances", frozenset({"keep", "kept"}))
     with pytest.raises(ValueError, match="tolerances name 'kept', which is no input"):
         Registry([Thrifty()])
+
+
+def test_added_inputs_have_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Thrifty, "added", frozenset({"keep"}))
+    assert Registry([Thrifty()]).signature("sequences.thrifty@1").added == {"keep"}
+    for wrong in ("kept", "sequences"):
+        monkeypatch.setattr(Thrifty, "added", frozenset({"keep", wrong}))
+        with pytest.raises(ValueError, match=f"added names '{wrong}', which is no input with a default"):
+            Registry([Thrifty()])

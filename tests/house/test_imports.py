@@ -37,6 +37,7 @@ MAY_IMPORT = {
         "foldase_models.folding.options",
         "foldase_models.layers.dims",
         "foldase_models.layers.structure_dims",
+        "foldase_models.training.optim.policies",
     },
     "foldase_models.metrics": {"foldase_models.layers.residues", "foldase_models.layers.residue_bonds"},
     "foldase_models.coevolution": set(),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import pytest
 from pydantic import Field
 
+from foldase.store import identify
 from foldase_models.folding.contacts.config import ContactModelConfig
-from foldase_models.training.config import OptimizerConfig, TrainingConfig
+from foldase_models.training.config import CompressionConfig, OptimizerConfig, TrainingConfig
 from foldase_workflows.contracts import BadInput, Hardware, Ports
 from foldase_workflows.contracts.ports import ports_of
+from foldase_workflows.operators import contacts_train, fold_train, language_train
 from foldase_workflows.operators._training_plan import Part, estimate_training_step, plan_step
 from foldase_workflows.operators._training_ports import (
+    CAME_LATER,
     SCRATCH_VARIABLE,
     WHERE_THINGS_LIE,
     TrainingPorts,
@@ -59,6 +63,88 @@ def test_a_contradiction_names_the_input():
     with pytest.raises(BadInput, match="set offload_optimizer to cpu too") as caught:
         training_config(Inputs(stage=3, offload_parameters="cpu"), RECIPE)
     assert caught.value.location.path == "with.offload_optimizer"
+
+
+def test_what_is_sent_when_is_said_by_flat_inputs():
+    inputs = Inputs(optimizer="zero_one_adam", freeze_step=9, interval_steps=5, longest_interval=8)
+    made = training_config(inputs, RECIPE).optimizer
+    said = CompressionConfig(freeze_step=9, interval_steps=5, longest_interval=8)
+    assert made == replace(RECIPE.optimizer, kind="zero_one_adam", compression=said)
+    made = training_config(Inputs(optimizer="one_bit_adam", weight_decay=0.1), RECIPE).optimizer
+    assert made == replace(RECIPE.optimizer, kind="one_bit_adam", weight_decay=0.1)
+
+
+@pytest.mark.parametrize("training", [contacts_train, fold_train, language_train])
+def test_every_training_takes_them(training):
+    given = {"optimizer": "zero_one_adam", "freeze_step": 9, "interval_steps": 5, "longest_interval": 8}
+    inputs = training.TrainInputs.model_construct(**given, steps=40)
+    found = training_config(inputs, training._training(inputs)).optimizer
+    assert found.kind == "zero_one_adam"
+    assert found.compression == CompressionConfig(freeze_step=9, interval_steps=5, longest_interval=8)
+    assert training_config(training.TrainInputs.model_construct(), RECIPE) == RECIPE
+
+
+@pytest.mark.parametrize("training", [contacts_train, fold_train, language_train])
+def test_results_of_adamw_keep_the_identity_they_had_before_there_was_a_choice(training):
+    signature = training.OPERATOR.signature
+    usual = {name: port.default for name, port in signature.inputs.items()}
+    before = {name: value for name, value in usual.items() if name not in CAME_LATER}
+    assert identify(signature, usual).key == identify(signature, before).key
+    for changes in ({"optimizer": "one_bit_adam"}, {"freeze_step": 9}):
+        assert identify(signature, usual | changes).key != identify(signature, before).key
+    assert not CAME_LATER & WHERE_THINGS_LIE, "checkpoints of another optimizer are no good"
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "hint"),
+    [
+        ({"freeze_step": 9}, "freeze_step", "optimizer to one_bit_adam or zero_one_adam"),
+        ({"optimizer": "zero_one_adam", "freeze_step": 40}, "freeze_step", "set it below 40"),
+        ({"optimizer": "zero_one_adam", "interval_steps": 9}, "interval_steps", "set freeze_step too"),
+        ({"optimizer": "zero_one_adam", "longest_interval": 5}, "longest_interval", None),
+        ({"optimizer": "one_bit_adam", "longest_interval": 4}, "longest_interval", "to zero_one_adam"),
+        ({"optimizer": "zero_one_adam", "stage": 2}, "stage", "set stage to 1 or less, or another optimizer"),
+        (
+            {"optimizer": "zero_one_adam", "offload_optimizer": "cpu"},
+            "offload_optimizer",
+            "set offload_optimizer to none, or optimizer to adamw",
+        ),
+    ],
+)
+def test_what_an_optimizer_that_compresses_cannot_do_names_the_input(given, name, hint):
+    with pytest.raises(BadInput) as caught:
+        training_config(Inputs(**given), RECIPE)
+    assert caught.value.location.path == f"with.{name}"
+    assert "compression." not in caught.value.message
+    assert hint is None or hint in caught.value.hint
+
+
+def test_one_rank_alone_is_refused_before_it_trains(make_context):
+    training = training_config(Inputs(optimizer="zero_one_adam", warmup_steps=4), RECIPE)
+    with pytest.raises(BadInput, match="zero_one_adam is for two ranks or more") as caught:
+        plan_step(MODEL, training, PART, make_context())
+    assert caught.value.location.path == "with.optimizer"
+    assert caught.value.hint == "set resources.ranks to 2 or more, or optimizer to adamw"
+    plan_step(MODEL, training, PART, make_context(), ranks=2)
+
+
+def test_a_second_moment_that_cannot_settle_is_refused_before_it_trains(make_context):
+    training = training_config(Inputs(optimizer="one_bit_adam"), RECIPE)
+    with pytest.raises(BadInput, match="settled after 200 steps at the earliest") as caught:
+        plan_step(MODEL, training, PART, make_context(), ranks=2)
+    assert caught.value.location.path == "with.freeze_step"
+
+
+def test_an_estimate_tells_the_optimizer_and_what_ranks_exchange():
+    hardware = Hardware(2.0, 8 * GIB, ranks=2)
+    inputs = Inputs(optimizer="zero_one_adam", freeze_step=10, warmup_steps=4)
+    found = estimate_training_step(MODEL, inputs, RECIPE, PART, hardware, cpus=2.0)
+    assert found.plan["options"]["optimizer"] == "zero_one_adam"
+    assert found.plan["exchanges"]["frozen_step"] == 10
+    assert found.plan["exchanges"]["rounds"] < 40
+    usual = estimate_training_step(MODEL, Inputs(), RECIPE, PART, hardware, cpus=2.0)
+    assert "exchanges" not in usual.plan
+    assert sum(found.plan["sent_bytes"].values()) < sum(usual.plan["sent_bytes"].values()) / 2
 
 
 def test_nvme_is_the_workers_scratch_folder(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,16 @@ def test_what_makes_no_difference():
     assert key(file=file("a", name="x", size=1)) == key(file=file("a", name="y", size=2))
     shuffled = dict(reversed(list(BASE.items())))
     assert identify(SIGNATURE, shuffled, versions=VERSIONS).key == key()
+
+
+def test_an_input_that_came_later_leaves_results_from_before_it_valid():
+    grown = replace(SIGNATURE, added=frozenset({"steps", "rate"}))
+    before = {name: value for name, value in BASE.items() if name not in grown.added}
+    usual = identify(grown, {**before, "rate": 0.1, "steps": 1}, versions=VERSIONS)
+    assert usual == identify(grown, before, versions=VERSIONS)
+    other = identify(grown, {**before, "rate": 0.1, "steps": 2}, versions=VERSIONS)
+    assert other.key != usual.key
+    assert other.components["parameters"]["steps"] == 2
 
 
 @pytest.mark.parametrize(

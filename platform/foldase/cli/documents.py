@@ -215,6 +215,12 @@ def _training_lines(plan: dict[str, Any]) -> Iterator[str]:
     kinds = plan.get("step_seconds_of", {})
     parts = ", ".join(f"{kind} {_short_range(span)}" for kind, span in kinds.items())
     yield f"a step in {_short_range(plan['step_seconds'])} ({parts})"
+    exchanges = plan.get("exchanges")
+    if exchanges:
+        steps = sum(kind["steps"] for kind in exchanges["steps_of"].values())
+        sent = show_bytes(sum(plan["sent_bytes"].values()))
+        said = f"ranks exchange in {exchanges['rounds']:,} of {steps:,} steps, {sent} a step on average"
+        yield f"with {plan['options']['optimizer']} {said}"
     if plan.get("refusal"):
         yield f"does not fit: {plan['refusal']}"
 

@@ -54,8 +54,8 @@ def identify(
     """The identity of the result of an operator for complete inputs.
 
     The operator's ``frugality`` is left out: it decides how much memory the work takes, and of the result no
-    more than the rounding. Whole numbers given where a float is asked for count as floats, so that ``1`` and
-    ``1.0`` are one value.
+    more than the rounding. So is an input that it ``added``, where that has its default. Whole numbers given
+    where a float is asked for count as floats, so that ``1`` and ``1.0`` are one value.
 
     Args:
         signature: of the operator.
@@ -68,9 +68,9 @@ def identify(
     parameters: Json = {}
     artifacts: Json = {}
     for name, value in inputs.items():
-        if name == signature.frugality:
-            continue
         port = signature.inputs.get(name)
+        if name == signature.frugality or (name in signature.added and port and value == port.default):
+            continue
         stripped, has_artifact = _content_of(_as_type(port.type, value) if port else value)
         text = canonical(stripped)
         if len(text) > SHOWN_BYTES:

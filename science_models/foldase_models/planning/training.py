@@ -22,8 +22,17 @@ from foldase_models.planning.inference import GPU_CONTEXT_BYTES, GPU_HOST_BYTES
 from foldase_models.planning.trainees import Activations, Device, Part, Trainee
 from foldase_models.planning.training_plan import CAP, TrainingPlan
 from foldase_models.planning.training_states import Held, hold_states
-from foldase_models.planning.training_time import Work, time_of_step
-from foldase_models.training.config import ActivationPlace, OffloadConfig, Place, Stage, TrainingConfig
+from foldase_models.planning.training_time import Step, Work, time_of_step
+from foldase_models.training.config import (
+    LAST_STAGE,
+    ActivationPlace,
+    CompressionConfig,
+    OffloadConfig,
+    Place,
+    Stage,
+    TrainingConfig,
+    check_ranks,
+)
 
 MOST_RANKS = 64
 """Up to how many a refusal looks for ranks that would do."""
@@ -88,7 +97,8 @@ def plan_training(
         DoesNotFit: with how much is lacking where, and in the hint the knobs that would make it fit, the
             cheapest first.
         ModelError: ``bad_request`` for numbers that make no sense or a model that
-            has no plan.
+            has no plan; ``bad_config`` for an optimizer that compresses on one rank, or whose second moment
+            would never be frozen.
     """
     correction = 1.0 if correction is None else correction
     if ranks < 1 or not 0 < correction < float("inf"):
@@ -96,6 +106,7 @@ def plan_training(
             f"expected ranks of 1 or more and a correction above 0; found {ranks}, {correction}",
             code="bad_request",
         )
+    check_ranks(training, ranks)
     request = _Request(
         trainee=trainee_of(model),
         training=training,
@@ -132,8 +143,8 @@ def trainee_of(model: object) -> Trainee:
 def _plan(request: _Request) -> TrainingPlan:
     training, hardware, ranks = request.training, request.hardware, request.ranks
     units = request.trainee.units()
-    trainee, part, on_gpu = request.trainee, request.part, hardware.computes_on == "gpu"
-    device: Device = "gpu" if on_gpu else "cpu"
+    trainee, part, device = request.trainee, request.part, _device(request)
+    on_gpu = device == "gpu"
     held = hold_states(units, training, ranks, device)
     made = trainee.activations(part, ITEM[training.precision], device)
     _hold_activations(held, made, training)
@@ -152,7 +163,10 @@ def _plan(request: _Request) -> TrainingPlan:
         peak={},
         seconds=(training.steps * step.seconds[0], training.steps * step.seconds[1]),
         correction=request.correction,
-        notes=("time: counted operations over rates of one machine; more where others use it",),
+        notes=(
+            "time: counted operations over rates of one machine; more where others use it",
+            *_notes_of_exchanges(request, step, held.sum("device")),
+        ),
         parameters=sum(unit.numel for unit in units),
         ranks=ranks,
         part=part,
@@ -161,6 +175,32 @@ def _plan(request: _Request) -> TrainingPlan:
         step=step,
     )
     return replace(plan, peak=_peaks(plan, held))
+
+
+def _notes_of_exchanges(request: _Request, step: Step, held: int) -> Iterator[str]:
+    """What else people should know of an optimizer that compresses; ``held`` on the device at the peak."""
+    training, ranks = request.training, request.ranks
+    if step.exchanges is None:
+        return
+    before = hold_states(request.trainee.units(), training, ranks, _device(request), frozen=False)
+    made = request.trainee.activations(request.part, ITEM[training.precision], _device(request))
+    _hold_activations(before, made, training)
+    less = held - before.sum("device")
+    waits = training.optimizer.kind == "one_bit_adam" and training.optimizer.compression.freeze_step is None
+    yield (
+        f"the second moment is frozen from step {step.exchanges.frozen:,} of {training.steps:,} on"
+        + (" at the earliest" if waits else "")
+        + (f"; until then a rank holds {gibibytes(less)} less" if less > 0 else "")
+    )
+    if training.micro_batches < ranks:
+        yield (
+            f"{training.micro_batches} of {ranks} ranks have a part of a step's batch, and the others "
+            f"nothing to step with between two exchanges: set micro_batches to {ranks}"
+        )
+
+
+def _device(request: _Request) -> Device:
+    return "gpu" if request.hardware.computes_on == "gpu" else "cpu"
 
 
 def _hold_activations(held: Held, made: Activations, training: TrainingConfig) -> None:
@@ -263,9 +303,14 @@ def _knobs(request: _Request) -> Iterator[tuple[str, _Request]]:
     if ranks > 1:
         stages: tuple[Stage, ...] = (1, 2, 3)
         for stage in stages:
-            if stage > training.stage:
+            if training.stage < stage <= LAST_STAGE[training.optimizer.kind]:
                 yield f"set stage to {stage}", replace(request, training=replace(training, stage=stage))
     yield from _places(request)
+    if training.optimizer.compresses:
+        # Its state is the same on every rank, and changes what is learned: the last thing to give up.
+        plain = replace(training.optimizer, kind="adamw", compression=CompressionConfig())
+        yield "set optimizer.kind to adamw", replace(request, training=replace(training, optimizer=plain))
+        return
     more = ranks
     while training.stage and more < MOST_RANKS:
         more *= 2
@@ -276,7 +321,7 @@ def _places(request: _Request) -> Iterator[tuple[str, _Request]]:
     training = request.training
     order = ("none", "cpu", "nvme") if request.hardware.disk_bytes else ("none", "cpu")
     now = order.index(training.offload.optimizer) if training.offload.optimizer in order else len(order)
-    places: tuple[Place, ...] = ("cpu", "nvme")
+    places: tuple[Place, ...] = () if training.optimizer.compresses else ("cpu", "nvme")
     for place in places:
         if place in order[now + 1 :]:
             yield _offloaded(request, f"set offload.optimizer to {place}", optimizer=place)

@@ -14,6 +14,8 @@ from foldase_models.training.config import TrainingConfig
 
 TIERS = ("device", "pinned", "host", "disk")
 """Those of a training's ledger; the order of columns."""
+EXCHANGED = {"whole": "whole gradients", "sync": "one bit a number", "local": "nothing"}
+"""What ranks exchange in a step, with an optimizer that compresses."""
 CAP = "counted"
 """The tier of ``limits.memory_bytes``: all that a rank counts, wherever in memory it lies."""
 
@@ -60,6 +62,7 @@ class TrainingPlan(Plan):
             },
             "device": self.hardware.computes_on,
             "options": {
+                "optimizer": training.optimizer.kind,
                 "stage": training.stage,
                 "precision": training.precision,
                 "micro_batches": training.micro_batches,
@@ -75,6 +78,7 @@ class TrainingPlan(Plan):
             "budget_bytes": {tier: self.budgets[tier] for tier in self.peak},
             "tiers_bytes": {tier: dict(owners) for tier, owners in self.tiers.items() if owners},
             "sent_bytes": {kind: round(size) for kind, size in self.step.sent.items()},
+            **self._exchanges(),
             "step_seconds": list(self.step.seconds),
             "step_seconds_of": {kind: list(span) for kind, span in self.step.kinds.items() if span[1]},
             "seconds": list(self.seconds),
@@ -90,6 +94,7 @@ class TrainingPlan(Plan):
         """
         training, offload = self.training, self.training.offload
         said = [f"{self._ranks()} on {self._where()}", f"stage {training.stage}", training.precision]
+        said += [training.optimizer.kind] if training.optimizer.compresses else []
         places = {"cpu": "in main memory", "nvme": "on the disk", "recompute": "computed anew"}
         for name in ("optimizer", "parameters", "activations"):
             place = getattr(offload, name)
@@ -99,15 +104,20 @@ class TrainingPlan(Plan):
         count = offload.device_buckets
         said += [f"{count} bucket{'s' if count > 1 else ''} stepped on the device"] if count else []
         low, high = (_told_short(seconds) for seconds in self.step.seconds)
+        made = self.step.exchanges
+        mean = _mebibytes(sum(self.step.sent.values()))
+        sent = "" if made is None else f", {mean} sent on average, in {made.rounds:,} of {training.steps:,}"
         expected = f"{gibibytes(self.predicted_peak_bytes)} expected{' of each' if self.ranks > 1 else ''}"
-        return f"{', '.join(said)}; {expected}, a step in {low} to {high}"
+        return f"{', '.join(said)}; {expected}, a step in {low} to {high}{sent}"
 
     def explain(self) -> str:
         """A table for people."""
         training, part = self.training, self.part
         lines = [
             f"{self.model}, {self.parameters:,} parameters, {self._ranks()} on {self._where()}",
-            f"stage {training.stage}, {training.precision}, {training.steps:,} steps of "
+            f"stage {training.stage}, {training.precision}"
+            + (f", {training.optimizer.kind}" if training.optimizer.compresses else "")
+            + f", {training.steps:,} steps of "
             f"{training.micro_batches} part{'s' if training.micro_batches > 1 else ''}, each "
             f"{part.examples:,} x {part.length:,}" + (f" x {part.rows:,} rows" if part.rows > 1 else ""),
             "",
@@ -130,26 +140,43 @@ class TrainingPlan(Plan):
             return "the CPU"
         return self.hardware.gpu_name or "the GPU"
 
+    def _exchanges(self) -> dict[str, Any]:
+        made = self.step.exchanges
+        if made is None:
+            return {}
+        kinds = {
+            kind: {"steps": count, "sent_bytes": round(made.sent[kind])} for kind, count in made.steps.items()
+        }
+        return {"exchanges": {"rounds": made.rounds, "frozen_step": made.frozen, "steps_of": kinds}}
+
     def _steps(self) -> list[str]:
         low, high = (_told_short(seconds) for seconds in self.step.seconds)
-        sent = sum(self.step.sent.values())
-        beside = {"communication": f"   {_mebibytes(sent)} sent"}
+        sent, made = sum(self.step.sent.values()), self.step.exchanges
+        mean = "" if made is None else f" on average, in {made.rounds:,} of {self.training.steps:,} steps"
+        beside = {"communication": f"   {_mebibytes(sent)} sent{mean}"}
         rows = [
             f"  {kind:<16}{_told_short(span[0]):>10} to {_told_short(span[1])}{beside.get(kind, '')}"
             for kind, span in self.step.kinds.items()
             if span[1]
+        ]
+        rows += [
+            f"    {EXCHANGED[kind]:<18}{count:>10,} steps"
+            + (f"   {_mebibytes(made.sent[kind])} each" if made.sent[kind] else "")
+            for kind, count in (made.steps if made else {}).items()
+            if made and count
         ]
         return [f"a step            {low} to {high}", *rows]
 
     def _owners(self) -> list[str]:
         shown = [tier for tier in TIERS if self.tiers.get(tier)]
         owners = dict.fromkeys(owner for tier in shown for owner in self.tiers[tier])
-        rows = [f"{'held, MiB':<24}" + "".join(f"{tier:>12}" for tier in shown)]
+        wide = max([22, *map(len, owners)])
+        rows = [f"{'held, MiB':<{wide + 2}}" + "".join(f"{tier:>12}" for tier in shown)]
         for owner in owners:
             sizes = (self.tiers[tier].get(owner, 0) for tier in shown)
-            rows.append(f"  {owner:<22}" + "".join(f"{_plain_mebibytes(size):>12}" for size in sizes))
+            rows.append(f"  {owner:<{wide}}" + "".join(f"{_plain_mebibytes(size):>12}" for size in sizes))
         sums = (sum(self.tiers[tier].values()) for tier in shown)
-        return [*rows, f"  {'together':<22}" + "".join(f"{_plain_mebibytes(size):>12}" for size in sums)]
+        return [*rows, f"  {'together':<{wide}}" + "".join(f"{_plain_mebibytes(size):>12}" for size in sums)]
 
 
 def _mebibytes(size: float) -> str:

@@ -5,7 +5,8 @@ copies from and to, ``host`` the rest of it, ``disk`` the file of this rank. Byt
 with AdamW over N ranks (Rajbhandari et al. 2020, arXiv:1910.02054, section 3): in mixed precision 16 P at
 stage 0, 4 P + 12 P / N at stage 1, 2 P + 14 P / N at stage 2, 16 P / N at stage 3; in float32 16 P,
 8 P + 8 P / N, 4 P + 12 P / N, 16 P / N. An average of the weights takes 4 P more, shared out as the moments
-are. Buffers come on top. At stage 3 with offloaded weights these lie nowhere but with the optimizer.
+are. Buffers come on top. At stage 3 with offloaded weights these lie nowhere but with the optimizer. With an
+optimizer that compresses what it sends it is otherwise, see ``compressed_training``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foldase_models.planning.buckets import Bucket, arrange, lay_out, lay_out_rows, padded
+from foldase_models.planning.compressed_training import compressed_states
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.tensors import Tensors, Unit, size
 from foldase_models.planning.trainees import Device
@@ -116,8 +118,10 @@ class _Layout:
         return self.training.offload.parameters != "none"
 
 
-def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, device: Device) -> Held:
-    """All that a rank holds but activations."""
+def hold_states(
+    units: Sequence[Unit], training: TrainingConfig, ranks: int, device: Device, *, frozen: bool = True
+) -> Held:
+    """All that a rank holds but activations; ``frozen`` where a second moment is that will be."""
     layout = _lay_out(units, training, ranks, device)
     held, stage = Held(), layout.stage
     if stage < 3:
@@ -136,7 +140,10 @@ def hold_states(units: Sequence[Unit], training: TrainingConfig, ranks: int, dev
         sizes = [b.bytes for b in layout.buckets if b.item * b.numel <= limit]
         held.add("device", "gradient buckets", DOUBLE * max(sizes, default=0))
         held.arriving = max(bucket.bytes for bucket in layout.buckets)
-    if layout.here:
+    if training.optimizer.compresses:
+        for owner, size in compressed_states(layout.buckets, training, frozen=frozen).items():
+            held.add("device", owner, size)
+    elif layout.here:
         _hold_on_device(held, layout)
     if layout.there:
         (_hold_on_host if training.offload.optimizer == "cpu" else _hold_on_disk)(held, layout)
@@ -147,6 +154,11 @@ def stepped_on_device(units: Sequence[Unit], training: TrainingConfig, ranks: in
     """Of the elements that a rank steps, the share that it steps on the device."""
     layout = _lay_out(units, training, ranks, "cpu")
     return sum(bucket.share for bucket in layout.here) / layout.share
+
+
+def flat_buckets(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> list[Bucket]:
+    """The flat vectors of the trained parameters."""
+    return _lay_out(units, training, ranks, "cpu").buckets
 
 
 def root_and_blocks(units: Sequence[Unit]) -> list[Tensors]:
@@ -160,7 +172,7 @@ def _lay_out(units: Sequence[Unit], training: TrainingConfig, ranks: int, device
     item, limit = ITEM[training.precision], training.limits.bucket_bytes
     streams = training.offload.parameters != "none"
     stage = 0 if training.stage == 3 and ranks == 1 and not streams else training.stage
-    shared_by = ranks if stage else 1
+    shared_by = ranks if stage or training.optimizer.compresses else 1
     groups = root_and_blocks(units)
     tensors = tuple(tensor for unit in units if unit.trained for tensor in unit.tensors)
     gathered: list[int] = []

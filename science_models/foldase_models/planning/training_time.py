@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from foldase_models.planning.compressed_training import Exchanges, count_exchanges
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.hardware import Hardware
 from foldase_models.planning.tensors import Unit, numel, size
-from foldase_models.planning.training_states import root_and_blocks, stepped_on_device
+from foldase_models.planning.training_states import flat_buckets, root_and_blocks, stepped_on_device
 from foldase_models.training.config import TrainingConfig
 
 KINDS = ("compute", "optimizer", "communication", "transfer", "disk")
@@ -18,6 +19,9 @@ STEPPED_BYTES = 28
 """Bytes that AdamW reads and writes a parameter: weight, gradient, two moments in; weight, moments out."""
 COPIED_BYTES = 24
 """Bytes a parameter more where steps are taken ahead: weight and two moments, read and written."""
+PACKED_BYTES = 28
+"""Bytes a parameter more of a step that sends one bit a number: its sum and error in, the error out, what
+came of it in; average, weight and moment out."""
 PER_CORE = 1.6e10
 """Floating point operations of one core on small matrices, element-wise work included."""
 CPU_MEMORY, GPU_MEMORY = 7e9, 2e12
@@ -32,11 +36,16 @@ SPREAD = (0.5, 3.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One step of one rank: (low, high) seconds by kind and of all, and bytes sent to other ranks by kind."""
+    """One step of one rank: (low, high) seconds by kind and of all, and bytes sent to other ranks by kind.
+
+    With an optimizer that compresses what it sends it is the mean of all steps, and ``exchanges`` says how
+    many of them exchange what.
+    """
 
     seconds: tuple[float, float]
     kinds: Mapping[str, tuple[float, float]]
     sent: Mapping[str, float]
+    exchanges: Exchanges | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +58,8 @@ class Work:
 
 def bytes_sent(units: Sequence[Unit], training: TrainingConfig, ranks: int) -> dict[str, float]:
     """Bytes that a rank sends in a step by kind of operation, rings of N ranks: (N - 1) / N of a tensor.
+
+    With an optimizer that compresses what it sends, those of a step in which gradients travel whole.
 
     With P parameters: stage 0 sums whole gradients once a step, which is 2 P. Stage 1 does so in halves:
     it scatters gradients, P, and gathers new weights, P. Stage 2 scatters after every part of the batch.
@@ -81,13 +92,18 @@ def time_of_step(
     What goes on beside other work hides behind it at best and adds up at worst.
     """
     parameters = sum(unit.numel for unit in units if unit.trained)
-    sent = bytes_sent(units, training, ranks)
+    sent, exchanges = bytes_sent(units, training, ranks), None
+    packing = 0.0
+    if training.optimizer.compresses:
+        buckets = flat_buckets(units, training, ranks)
+        exchanges, sent = count_exchanges(buckets, sent, training, ranks)
+        packing = PACKED_BYTES * parameters * exchanges.steps["sync"] / training.steps
     rounds = -(-training.micro_batches // ranks)
     device, offload = hardware.computes_on, training.offload
-    share = parameters / (ranks if training.stage else 1)
+    share = parameters / (ranks if training.stage and exchanges is None else 1)
     again = 4 / 3 if offload.activations == "recompute" else 1.0
     here = stepped_on_device(units, training, ranks)
-    stepping = here * STEPPED_BYTES * share / (GPU_MEMORY if device == "gpu" else CPU_MEMORY)
+    stepping = (here * STEPPED_BYTES * share + packing) / (GPU_MEMORY if device == "gpu" else CPU_MEMORY)
     elsewhere = (1 - here) * (STEPPED_BYTES + COPIED_BYTES * offload.ahead) * share / CPU_MEMORY
     beside = offload.ahead or offload.delayed
     link, disk, network = (
@@ -107,6 +123,7 @@ def time_of_step(
         seconds=(SPREAD[0] * max(typical.values()), SPREAD[1] * sum(typical.values())),
         kinds={kind: (SPREAD[0] * value, SPREAD[1] * value) for kind, value in typical.items()},
         sent=sent,
+        exchanges=exchanges,
     )
 
 

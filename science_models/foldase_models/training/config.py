@@ -406,7 +406,7 @@ def check_ranks(config: TrainingConfig, ranks: int) -> None:
         raise _wrong(
             "optimizer.kind",
             f"{config.optimizer.kind} is for two ranks or more, between which it saves traffic; here is one",
-            "start more ranks, or set optimizer.kind to adamw",
+            "set ranks to 2 or more, or optimizer.kind to adamw",
         )
 
 

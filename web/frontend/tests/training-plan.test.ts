@@ -28,6 +28,19 @@ test("a plan of one rank says nothing of ranks", () => {
   expect(words).toEqual(["memory 700 MiB", "disk 2.0 GiB", "a step 3 to 9 s"]);
 });
 
+test("what an optimizer that compresses exchanges is told with its mean", () => {
+  const words = trainingWords({
+    ...PLAN,
+    options: { optimizer: "zero_one_adam" },
+    sent_bytes: { all_reduce: 1048576, all_gather: 524288, all_to_all: 524288 },
+    exchanges: {
+      rounds: 773,
+      steps_of: { whole: { steps: 84 }, sync: { steps: 689 }, local: { steps: 427 } },
+    },
+  });
+  expect(words.slice(-2)).toEqual(["zero_one_adam exchanges in 773 of 1200 steps", "2.0 MiB sent a step"]);
+});
+
 test("what is no plan is not told", () => {
   expect(trainingWords(null)).toEqual([]);
   expect(trainingWords({ options: { stage: 1 } })).toEqual([]);

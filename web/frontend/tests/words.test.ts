@@ -33,6 +33,7 @@ describe("format", () => {
       "0",
     ]);
     expect([formatMetric("disk_bytes", 1536), formatMetric("loss", 1536)]).toEqual(["1.5 KiB", "1536"]);
+    expect(formatMetric("communicated_bytes_total", 1536)).toBe("1.5 KiB");
     expect([formatRange(180, 420), formatRange(40, 120), formatRange(60, 60), formatRange(0.1, 0.2)]).toEqual(
       ["3 to 7 min", "40 s to 2 min", "about 60 s", "under 1 s"],
     );

@@ -138,6 +138,12 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
 
     They are part of the identity of the result, but checkpoints that were made under other values are good.
     """
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that this version of the operator did not have at first.
+
+    With its default such an input is no part of the identity of a result: what was computed before it came
+    is still found.
+    """
     Inputs: type[InputsT]
     Outputs: type[OutputsT]
 
@@ -175,6 +181,7 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
             deterministic=self.deterministic,
             frugality=self.frugality,
             tolerances=self.tolerances,
+            added=self.added,
             gang=self.gang,
         )
 
@@ -192,6 +199,7 @@ class Signature:
     deterministic: bool = True
     frugality: str | None = None
     tolerances: frozenset[str] = frozenset()
+    added: frozenset[str] = frozenset()
     gang: bool = False
 
     @property

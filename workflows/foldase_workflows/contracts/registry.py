@@ -36,8 +36,8 @@ class Registry:
 
         Raises:
             ValueError: another operator has that name and version, its ``frugality`` is not an integer
-                input with a default and a maximum, its ``tolerances`` are not inputs, or it asks for several
-                ranks without being a gang.
+                input with a default and a maximum, its ``tolerances`` are not inputs, what it ``added`` are
+                not inputs with a default, or it asks for several ranks without being a gang.
         """
         if operator.frugality is not None:
             port = operator.signature.inputs.get(operator.frugality)
@@ -48,6 +48,9 @@ class Registry:
                 )
         for name in operator.tolerances - operator.signature.inputs.keys():
             raise ValueError(f"{operator.reference}: tolerances name {name!r}, which is no input")
+        optional = {name for name, port in operator.signature.inputs.items() if not port.required}
+        for name in operator.added - optional:
+            raise ValueError(f"{operator.reference}: added names {name!r}, which is no input with a default")
         if operator.resources.ranks != 1 and not operator.gang:
             raise ValueError(f"{operator.reference}: it asks for several ranks and is no gang")
         known = self._operators.setdefault(operator.reference, operator)

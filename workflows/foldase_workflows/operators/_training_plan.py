@@ -114,6 +114,7 @@ _SHOWN = (
     "step_seconds",
     "step_seconds_of",
     "sent_bytes",
+    "exchanges",
     "refusal",
 )
 """What an estimate keeps of a plan."""
@@ -124,7 +125,8 @@ def plan_key(kind: str, training: TrainingConfig, hardware: TrainingHardware) ->
     offload = training.offload
     places = "/".join(place[0] for place in (offload.optimizer, offload.parameters, offload.activations))
     name = kind.removesuffix("Config").removesuffix("Trainee")[:32]
-    return f"{name} {hardware.computes_on} stage {training.stage} {places}"
+    kind = f" {training.optimizer.kind}" if training.optimizer.compresses else ""
+    return f"{name} {hardware.computes_on} stage {training.stage} {places}{kind}"
 
 
 def _hardware_of_rank(training: TrainingConfig, context: StepContext, ranks: int) -> TrainingHardware:

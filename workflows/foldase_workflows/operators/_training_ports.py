@@ -14,6 +14,8 @@ from foldase_models.errors import ModelError
 from foldase_models.training.config import (
     ActivationPlace,
     OffloadConfig,
+    OptimizerConfig,
+    OptimizerKind,
     Place,
     Precision,
     Stage,
@@ -38,6 +40,11 @@ WHERE_THINGS_LIE = frozenset(
 )
 """Inputs that change no result beyond rounding: an operator's ``tolerances``, so that a training goes on from
 its checkpoints where only these were changed."""
+
+COMPRESSING = frozenset({"freeze_step", "interval_steps", "longest_interval"})
+"""Inputs that say when an optimizer that compresses sends what; named as the fields that they set."""
+CAME_LATER = COMPRESSING | {"optimizer"}
+"""Inputs that trainings did not have at first: what they ``added``."""
 
 
 class TrainingPorts(Ports):
@@ -79,6 +86,34 @@ class TrainingPorts(Ports):
     offload_device_buckets: Annotated[
         int, Field(ge=0, le=4096, description="So many of the last buckets are stepped on the device")
     ] = 0
+    optimizer: Annotated[
+        OptimizerKind,
+        Field(description="The last two send one bit a number between two ranks or more; stage 0 or 1"),
+    ] = "adamw"
+    freeze_step: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="From which on they keep the second moment as it is; left out: once it has settled "
+            "(one_bit_adam), or once ranks step alone (zero_one_adam)",
+        ),
+    ] = None
+    interval_steps: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            description="With zero_one_adam: so many steps after freeze_step, and after as many again, ranks "
+            "exchange half as often; left out: whenever the learning rate has halved",
+        ),
+    ] = None
+    longest_interval: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=2**20,
+            description="With zero_one_adam: most steps between two exchanges, a power of two; left out: 16",
+        ),
+    ] = None
     clip_norm: Annotated[
         float | None,
         Field(gt=0, description="Largest norm of the gradients of a step; left out: the recipe's"),
@@ -133,9 +168,7 @@ def training_config(
             precision=inputs.precision,
             micro_batches=inputs.micro_batches,
             clip_norm=_given(inputs.clip_norm, recipe.clip_norm),
-            optimizer=replace(
-                recipe.optimizer, weight_decay=_given(inputs.weight_decay, recipe.optimizer.weight_decay)
-            ),
+            optimizer=_optimizer(inputs, recipe.optimizer),
             schedule=replace(
                 recipe.schedule, warmup_steps=int(_given(inputs.warmup_steps, recipe.schedule.warmup_steps))
             ),
@@ -153,17 +186,40 @@ def training_config(
         raise in_words_of_inputs(error) from error
 
 
+def _optimizer(inputs: TrainingPorts, recipe: OptimizerConfig) -> OptimizerConfig:
+    said = {name: value for name in sorted(COMPRESSING) if (value := getattr(inputs, name)) is not None}
+    return replace(
+        recipe,
+        kind=inputs.optimizer,
+        weight_decay=_given(inputs.weight_decay, recipe.weight_decay),
+        compression=replace(recipe.compression, **said),
+    )
+
+
 def in_words_of_inputs(error: ModelError) -> BadInput:
     """An error that names fields of a configuration, naming the inputs that these come from."""
     others = {"limits.bucket_bytes": "bucket_mib", "limits.memory_bytes": "memory_cap_mib"}
     field = error.location or ""
-    name = others.get(field, field.replace("offload.", "offload_").rsplit(".", maxsplit=1)[-1])
+    name = others.get(field, _as_inputs(field).rsplit(".", maxsplit=1)[-1])
     return BadInput(
-        error.message.replace("offload.", "offload_"),
+        _as_inputs(error.message),
         code=error.code,
         location=Location(path=f"with.{name}") if name in TrainingPorts.model_fields else None,
-        hint=(error.hint or "").replace("offload.", "offload_") or None,
+        hint=_as_inputs(error.hint or "") or None,
     )
+
+
+def _as_inputs(text: str) -> str:
+    """What is said of fields, said of inputs; ranks are no input."""
+    others = {
+        "optimizer.compression.": "",
+        "optimizer.kind": "optimizer",
+        "offload.": "offload_",
+        "set ranks to": "set resources.ranks to",
+    }
+    for field, name in others.items():
+        text = text.replace(field, name)
+    return text
 
 
 def scratch_folder(port: str, environment: Mapping[str, str] | None = None) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foldase_models.errors import ModelError
 from foldase_workflows.contracts import BadInput, Cancelled, Location, Ports, StepContext
 from foldase_workflows.contracts.gangs import RankContext, check_cancelled
-from foldase_workflows.operators._training_ports import SCRATCH_VARIABLE, TrainingPorts
+from foldase_workflows.operators._training_ports import SCRATCH_VARIABLE, TrainingPorts, in_words_of_inputs
 
 if TYPE_CHECKING:
     from foldase_models.recipes.running import Watcher
@@ -29,12 +29,18 @@ def joined(training: TrainingConfig) -> Iterator[Ranks]:
     """The ranks of this training, for as long as it goes on.
 
     Raises:
+        BadInput: the optimizer compresses what ranks send, and only one is left.
         Cancelled: the training was stopped, after the same step on all ranks and after a checkpoint.
     """
+    from foldase_models.training.config import check_ranks
     from foldase_models.training.ranks import Ranks
     from foldase_models.training.trainer import TrainingStopped
 
     with Ranks.from_environment(deadline_seconds=training.limits.collective_seconds) as ranks:
+        try:
+            check_ranks(training, ranks.size)
+        except ModelError as error:
+            raise in_words_of_inputs(error) from error
         try:
             yield ranks
         except TrainingStopped as stopped:

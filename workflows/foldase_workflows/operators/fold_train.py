@@ -35,7 +35,12 @@ from foldase_workflows.operators._fold_training import longest_chain
 from foldase_workflows.operators._models import model_errors, use_cores
 from foldase_workflows.operators._structure_files import structure_files
 from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
-from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
+from foldase_workflows.operators._training_ports import (
+    CAME_LATER,
+    WHERE_THINGS_LIE,
+    TrainingPorts,
+    training_config,
+)
 from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
@@ -106,7 +111,9 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
 
     How many ranks there are, and what lies where meanwhile, change nothing but rounding: ``resources`` are
     no part of a result's identity at all, and the inputs in ``tolerances`` are part of it, but not of the
-    checkpoints', so that a training goes on from them with other places and on other numbers of ranks.
+    checkpoints', so that a training goes on from them with other places and on other numbers of ranks. So it
+    is with an ``optimizer`` that compresses what it sends, although there the number of ranks changes more
+    than rounding: as much as another ``seed`` would.
     """
 
     name = "fold.train"
@@ -116,6 +123,7 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
     resources = Resources(cpu=2.0, memory_bytes=3 * 2**30)
     gang = True
     tolerances = WHERE_THINGS_LIE
+    added = CAME_LATER
     Inputs = TrainInputs
     Outputs = TrainOutputs
 

@@ -26,7 +26,12 @@ from foldase_workflows.contracts.ports import Families, File, Json, Weights
 from foldase_workflows.operators._folding_plan import read_config
 from foldase_workflows.operators._models import model_errors, use_cores
 from foldase_workflows.operators._training_plan import estimate_training_step, plan_step
-from foldase_workflows.operators._training_ports import WHERE_THINGS_LIE, TrainingPorts, training_config
+from foldase_workflows.operators._training_ports import (
+    CAME_LATER,
+    WHERE_THINGS_LIE,
+    TrainingPorts,
+    training_config,
+)
 from foldase_workflows.operators._training_run import disk_of, gang_arguments, recipe_errors
 
 if TYPE_CHECKING:
@@ -101,7 +106,9 @@ class TrainLanguage(Operator[TrainInputs, TrainOutputs]):
 
     How many ranks there are, and what lies where meanwhile, change nothing but rounding: ``resources`` are
     no part of a result's identity at all, and the inputs in ``tolerances`` are part of it, but not of the
-    checkpoints', so that a training goes on from them with other places and on other numbers of ranks.
+    checkpoints', so that a training goes on from them with other places and on other numbers of ranks. So it
+    is with an ``optimizer`` that compresses what it sends, although there the number of ranks changes more
+    than rounding: as much as another ``seed`` would.
     """
 
     name = "language.train"
@@ -111,6 +118,7 @@ class TrainLanguage(Operator[TrainInputs, TrainOutputs]):
     resources = Resources(cpu=2.0, memory_bytes=2 * 2**30)
     gang = True
     tolerances = WHERE_THINGS_LIE
+    added = CAME_LATER
     Inputs = TrainInputs
     Outputs = TrainOutputs
 

@@ -58,7 +58,7 @@ export function formatMetric(name: string, value: number, digits?: number): stri
 
 /** Whether a number that a step reported counts bytes. */
 export function isBytes(name: string): boolean {
-  return name.endsWith("_bytes");
+  return name.endsWith("_bytes") || name.endsWith("_bytes_total");
 }
 
 /** Any JSON value on one line. */

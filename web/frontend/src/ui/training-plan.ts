@@ -21,7 +21,7 @@ export function trainingWords(plan: Record<string, unknown> | null | undefined):
     }
   }
   if (isSpan(step)) words.push(`a step ${formatStep(step)}${mostly(kinds)}`);
-  return words;
+  return [...words, ...exchanged(plan)];
 }
 
 /** Why the plan does not fit, and what would help; nothing where it fits. */
@@ -35,6 +35,18 @@ function mostly(kinds: unknown): string {
   const spans = Object.entries(kinds).filter(([, span]) => isSpan(span)) as [string, [number, number]][];
   const [first] = spans.sort(([, a], [, b]) => b[1] - a[1]);
   return first && first[0] !== "compute" ? `, mostly ${first[0]}` : "";
+}
+
+/** With an optimizer that compresses: in how many steps ranks exchange anything, and how much on average. */
+function exchanged({ options, exchanges, sent_bytes: sent }: Record<string, unknown>): string[] {
+  if (!isRecord(exchanges) || !isRecord(exchanges.steps_of) || !isRecord(options)) return [];
+  const counts = Object.values(exchanges.steps_of).map((one) => (isRecord(one) ? Number(one.steps) : 0));
+  const steps = counts.reduce((a, b) => a + b, 0);
+  const bytes = Object.values(isRecord(sent) ? sent : {}).reduce<number>((a, b) => a + Number(b), 0);
+  return [
+    `${String(options.optimizer)} exchanges in ${String(exchanges.rounds)} of ${steps} steps`,
+    `${formatBytes(bytes)} sent a step`,
+  ];
 }
 
 function formatStep([low, high]: [number, number]): string {

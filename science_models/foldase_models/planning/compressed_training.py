@@ -1,0 +1,106 @@
+"""Optimizers that compress what they send: what a rank holds for them, and what travels in a training.
+
+Bytes of P parameters on each of N ranks, beside weights and gradients, which are as at AdamW's stage 0: the
+moments 8 P, an average 4 P, what rounding to one bit left behind 4 P (the worker's error) and 4 P / N (the
+server's), messages 3 P / 8 and their scales, in mixed precision float32 weights 4 P. Where ranks step alone,
+``zero_one_adam`` holds 4 P more once the second moment is frozen, the updates that are still to be sent, and
+in float32 another 4 P, the weights at the last exchange; in mixed precision these are the float32 weights. At
+stage 1 moments, float32 weights and average are shared out until the second moment is frozen, 1 / N of them
+each. Until then errors and messages are needed at stage 0 with ``zero_one_adam`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from foldase_models.planning.buckets import Bucket
+from foldase_models.planning.forms import WIDE
+from foldase_models.training.config import TrainingConfig
+from foldase_models.training.optim.policies import Exchange, make_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchanges:
+    """What travels in a whole training.
+
+    Attributes:
+        steps: how many exchange what: ``whole``, ``sync``, ``local``.
+        sent: bytes that a rank sends in a step of each kind.
+        frozen: the step from which on the second moment is frozen, or will be at the earliest.
+    """
+
+    steps: Mapping[str, int]
+    sent: Mapping[str, float]
+    frozen: int
+
+    @property
+    def rounds(self) -> int:
+        """Steps in which anything travels."""
+        return sum(count for kind, count in self.steps.items() if kind != Exchange.LOCAL.value)
+
+
+def compressed_states(
+    buckets: Sequence[Bucket], training: TrainingConfig, *, frozen: bool = True
+) -> dict[str, int]:
+    """Bytes by owner, beside weights and gradients; ``frozen`` says whether the second moment is."""
+    shared = training.stage > 0 and not frozen
+    own = {bucket: bucket.share if shared else bucket.size for bucket in buckets}
+    apart = sum(size for bucket, size in own.items() if bucket.item != WIDE)
+    found = {"float32 weights": WIDE * apart, "optimizer": 2 * WIDE * sum(own.values())}
+    if training.average_decay:
+        found["average"] = WIDE * sum(own.values())
+    whole = training.stage > 0 or training.optimizer.kind == "one_bit_adam"
+    if whole and not frozen:
+        return found
+    compression = training.optimizer.compression
+    found["compression errors"] = WIDE * sum(bucket.size + bucket.share for bucket in buckets)
+    found["messages"] = sum(
+        bucket.size // 8 + 2 * message_bytes(bucket, compression.block) for bucket in buckets
+    )
+    alone = training.optimizer.kind == "zero_one_adam" and compression.longest_interval > 1
+    if frozen and alone:
+        found["pending updates"] = WIDE * sum(own.values())
+        found["weights at the last exchange"] = WIDE * (sum(own.values()) - apart)
+    return found
+
+
+def message_bytes(bucket: Bucket, block: int) -> int:
+    """Of a bucket's message: for every rank's chunk a scale a block, and bits in whole words."""
+    ranks = bucket.size // bucket.share
+    return ranks * WIDE * (-(-bucket.share // block) + -(-bucket.share // (8 * WIDE)))
+
+
+def count_exchanges(
+    buckets: Sequence[Bucket], whole: Mapping[str, float], training: TrainingConfig, ranks: int
+) -> tuple[Exchanges, dict[str, float]]:
+    """What travels in a training, and the mean of a step's bytes by kind of operation.
+
+    Args:
+        buckets: of the parameters.
+        whole: bytes that a rank sends where gradients travel whole, by kind of operation.
+        training: of an optimizer that compresses.
+        ranks: that take part.
+
+    Raises:
+        ModelError: ``bad_config``: the second moment would never be frozen.
+    """
+    policy = make_policy(training)
+    packed = sum(message_bytes(bucket, training.optimizer.compression.block) for bucket in buckets)
+    phase = (ranks - 1) / ranks * packed
+    kinds: dict[Exchange, Mapping[str, float]] = {
+        Exchange.WHOLE: whole,
+        Exchange.SYNC: {"all_to_all": phase, "all_gather": phase},
+        Exchange.LOCAL: {},
+    }
+    counts = policy.counts()
+    mean: dict[str, float] = {}
+    for kind, sent in kinds.items():
+        for operation, size in sent.items():
+            mean[operation] = mean.get(operation, 0.0) + counts[kind] * size / training.steps
+    made = Exchanges(
+        steps={kind.value: counts[kind] for kind in kinds},
+        sent={kind.value: sum(sent.values()) for kind, sent in kinds.items()},
+        frozen=policy.first_frozen(),
+    )
+    return made, mean
