@@ -148,6 +148,17 @@ class Collectives:
             lambda: _all_gather(whole, own, async_op=True),
         )
 
+    def all_to_all(self, name: str, received: torch.Tensor, sent: torch.Tensor) -> Pending:
+        """Send each rank its part of ``sent`` [ranks * n]; ``received`` gets this one's, in order."""
+        if self.ranks.size == 1:
+            received.copy_(sent)
+        return self._start(
+            "all_to_all",
+            name,
+            _size(sent),
+            lambda: dist.all_to_all_single(received, sent, async_op=True),
+        )
+
     def broadcast(self, name: str, tensor: torch.Tensor, *, source: int = 0) -> Pending:
         """Give every rank what ``source`` has."""
         return self._start(

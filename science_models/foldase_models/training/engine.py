@@ -8,11 +8,14 @@ before; a parameter that nothing used has a zero gradient, on every rank alike.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 
+from foldase_models.errors import ModelError
 from foldase_models.training.shards import BUFFERS, FlatShard, whole
 from foldase_models.training.surroundings import Update
 
@@ -49,6 +52,19 @@ class Engine(ABC):
         """Steps so far of which something was computed ahead, in vain."""
         return 0
 
+    @property
+    def communicates(self) -> bool:
+        """Whether ranks exchange anything in the next step; where not, nobody else may do so either.
+
+        Then :meth:`finish` gives the norm of this rank's own part of the gradient, always a finite number.
+        """
+        return True
+
+    @property
+    def gradients_lost(self) -> int | None:
+        """Of steps without exchange so far, because they were not finite; None where all steps have one."""
+        return None
+
     @abstractmethod
     def finish(self) -> float:
         """Complete the reductions; the norm of the whole gradient, alike on all ranks, maybe not finite."""
@@ -75,6 +91,32 @@ class Engine(ABC):
         Keys and shapes are the same on every rank and at every stage. The shards are good until the next
         step.
         """
+
+    def progress(self) -> dict[str, Any]:
+        """Plain values that belong to :meth:`state`; the same on all ranks."""
+        return {}
+
+    def loading(self, values: Mapping[str, Any]) -> Mapping[str, FlatShard]:
+        """What a checkpoint is to be written into, with the same keys as that has.
+
+        Args:
+            values: what :meth:`progress` gave when it was saved.
+
+        Raises:
+            ModelError: ``bad_checkpoint``: it is of another kind of optimizer.
+        """
+        if values:
+            raise ModelError(
+                f"the checkpoint belongs to another optimizer, {values.get('kind')}: what its ranks have not "
+                "yet sent would be lost",
+                code="bad_checkpoint",
+                location="optimizer.kind",
+                hint=f"go on with {values.get('kind')}, or begin anew from the weights that were exported",
+            )
+        return self.state()
+
+    def take_up(self, step: int, values: Mapping[str, Any]) -> None:  # noqa: B027  # only some keep any
+        """All of :meth:`loading` was written: what was saved beside it, and the steps applied until then."""
 
     @abstractmethod
     def loaded(self) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from foldase_models.errors import ModelError
 from foldase_models.training.engine import Engine
 from foldase_models.training.surroundings import Surroundings
+from foldase_models.training.zero.compressed import CompressedEngine
 from foldase_models.training.zero.fully_sharded import FullyShardedEngine
 from foldase_models.training.zero.replicated import ReplicatedEngine
 from foldase_models.training.zero.sharded import ShardedGradientsEngine, ShardedOptimizerEngine
@@ -30,6 +31,8 @@ def make_engine(model: nn.Module, surroundings: Surroundings) -> Engine:
     surroundings.collectives.agree("the model's buffers", buffers)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError("the model has no parameter to train", code="bad_config", location="model")
+    if config.optimizer.compresses:
+        return CompressedEngine(model, surroundings)
     if config.stage == 1:
         return ShardedOptimizerEngine(model, surroundings)
     if config.stage == 2:

@@ -17,6 +17,7 @@ __all__ = [
     "SECOND_MOMENT",
     "WEIGHTS",
     "FlatShard",
+    "absent",
     "part",
     "whole",
 ]
@@ -87,11 +88,13 @@ def with_absent(
     for name, shape in shapes.items():
         if math.prod(shape):
             for key in (f"{kind}/{name}" for kind in kinds):
-                found[key] = shards[key] if key in shards else _absent(shape)
+                found[key] = shards[key] if key in shards else absent(shape)
     return found
 
 
-def _absent(shape: tuple[int, ...]) -> FlatShard:
+def absent(shape: tuple[int, ...]) -> FlatShard:
+    """Of a tensor of which this rank has no part."""
+
     def write(values: torch.Tensor) -> None:
         assert values.numel() == 0
 

@@ -56,6 +56,9 @@ class TrainingStopped(Exception):
 class StepReport:
     """What is known after a step, the same on all ranks but for memory and times, which are this rank's.
 
+    After a step in which ranks exchanged nothing, loss, norm and values are this rank's too; the next one in
+    which they do tells the means over all steps since the last.
+
     Attributes:
         step: steps done, from 1.
         steps: of the whole run.
@@ -66,9 +69,14 @@ class StepReport:
         values: the loss's numbers, means over the parts.
         memory: bytes by tier.
         traffic: bytes that this rank sent to the others in this step.
+        sent: bytes that rank 0 sent in all steps so far, of earlier processes too; on other ranks their own
+            since the last checkpoint that was taken up.
+        rounds: steps so far in which anything was sent.
         times: seconds by kind of work, see :class:`foldase_models.training.clock.Clock`.
         steps_taken_back: steps so far in this process of which something was stepped ahead in vain; None
             where nothing is stepped ahead.
+        gradients_lost: so far, of single ranks in steps without exchange, because they were not finite; None
+            where there are no such steps.
     """
 
     step: int
@@ -80,12 +88,15 @@ class StepReport:
     values: Mapping[str, float]
     memory: Mapping[str, int] = field(default_factory=dict)
     traffic: float = 0.0
+    sent: float = 0.0
+    rounds: int = 0
     times: Mapping[str, float] = field(default_factory=dict)
     steps_taken_back: int | None = None
+    gradients_lost: int | None = None
 
     def numbers(self) -> dict[str, float]:
         """All of it as the points of curves."""
-        back = self.steps_taken_back
+        counts = {"steps_taken_back": self.steps_taken_back, "gradients_lost": self.gradients_lost}
         return {
             "loss": self.loss,
             "learning_rate": self.learning_rate,
@@ -93,7 +104,9 @@ class StepReport:
             **self.values,
             **{f"{tier}_bytes": float(size) for tier, size in self.memory.items()},
             "communicated_bytes": self.traffic,
-            **({} if back is None else {"steps_taken_back": float(back)}),
+            "communicated_bytes_total": self.sent,
+            "communication_rounds": float(self.rounds),
+            **{name: float(count) for name, count in counts.items() if count is not None},
             **self.times,
         }
 
@@ -159,6 +172,8 @@ class Trainer(Generic[BatchT]):
         self._bad_in_a_row = 0
         self._saved_step, self._saved_at, self._held_up = -1, 0.0, 0.0
         self._losses: list[float] = []
+        self._unsent, self._unsent_steps = torch.zeros(0), 0
+        self._sent, self._rounds = 0.0, 0
         self._value_names: list[str] | None = None
         self.curve: dict[str, list[float]] = {"step": [], "loss": []}
 
@@ -206,7 +221,7 @@ class Trainer(Generic[BatchT]):
                 except BaseException:
                     self._save(wait=True)
                     raise
-                if self._due():
+                if self._exchanged and self._due():
                     self._save(wait=False)
             if self.step > first:
                 self._save(wait=True)
@@ -249,7 +264,9 @@ class Trainer(Generic[BatchT]):
         self.collectives.close()
 
     def _one_step(self, stop: Callable[[], bool] | None) -> tuple[StepReport, bool]:
-        sent = self.collectives.traffic.bytes
+        before, operations = self.collectives.traffic.bytes, self.collectives.traffic.operations
+        # The last step tells how the run ended, whatever its engine does.
+        self._exchanged = self.engine.communicates or self.step + 1 == self.config.steps
         loss, values, stopped = self._gradients(stop)
         norm = self.engine.finish()
         if math.isfinite(norm):
@@ -260,6 +277,9 @@ class Trainer(Generic[BatchT]):
             self._skip(loss)
         self.step += 1
         self._remember(loss)
+        traffic = self.collectives.traffic.bytes - before
+        self._sent += traffic
+        self._rounds += self.collectives.traffic.operations > operations
         times = self.clock.take()
         report = StepReport(
             step=self.step,
@@ -270,9 +290,12 @@ class Trainer(Generic[BatchT]):
             seconds=times.pop("seconds"),
             values=values,
             memory={str(tier): size for tier, size in self.ledger.tiers().items()},
-            traffic=self.collectives.traffic.bytes - sent,
+            traffic=traffic,
+            sent=self._sent,
+            rounds=self._rounds,
             times=times,
             steps_taken_back=self.engine.steps_taken_back if self.config.offload.ahead else None,
+            gradients_lost=self.engine.gradients_lost,
         )
         return report, stopped
 
@@ -315,27 +338,50 @@ class Trainer(Generic[BatchT]):
     def _means(
         self, losses: list[torch.Tensor], shown: list[Mapping[str, torch.Tensor]], *, stop: bool
     ) -> tuple[float, dict[str, float], bool]:
-        """Over the parts of all ranks; whether any of them wants to stop travels with them."""
+        """Over the parts of all ranks; whether any of them wants to stop travels with them.
+
+        In a step in which ranks exchange nothing, over this rank's own, which are sent with the next ones.
+        """
         if self._value_names is None:
             own = sorted(shown[0]) if shown else None
             known = self.collectives.gather_objects("names of the reported values", own)
             self._value_names = next(names for names in known if names is not None)
         names = self._value_names
         sums = torch.zeros(2 + len(names), dtype=torch.float64)
-        sums[-1] = float(stop)
         for loss, values in zip(losses, shown, strict=True):
             shares = [float(loss), *(float(values[name]) for name in names)]
             sums[:-1] += torch.tensor(shares, dtype=torch.float64)
+        self._unsent = sums if not self._unsent_steps else self._unsent + sums
+        self._unsent_steps += 1
+        if not self._exchanged:
+            own_means = (sums[:-1] / max(1, len(losses))).tolist()
+            return own_means[0], dict(zip(names, own_means[1:], strict=True)), False
+        sums, steps = self._unsent, self._unsent_steps
+        self._unsent_steps = 0
+        sums[-1] = float(stop)
         self.collectives.all_reduce("loss and reported values", sums).wait()
-        means = (sums[:-1] / self.config.micro_batches).tolist()
+        means = (sums[:-1] / (self.config.micro_batches * steps)).tolist()
         return means[0], dict(zip(names, means[1:], strict=True)), bool(sums[-1] > 0)
 
+    def _all_unsent(self) -> tuple[list[float], int]:
+        """Sums over the ranks of what was not told yet, and of how many steps."""
+        sums = self._unsent.clone()
+        if self._unsent_steps:
+            self.collectives.all_reduce("reported values of steps without exchange", sums).wait()
+        return sums.tolist(), self._unsent_steps
+
     def _remember(self, loss: float) -> None:
-        """Add to the curve: one point for every so many steps, of the losses that were finite."""
+        """Add to the curve: one point for every so many steps, of the losses that were finite.
+
+        Steps without exchange are in the mean that the next exchange tells.
+        """
+        if not self._exchanged:
+            return
         if math.isfinite(loss):
             self._losses.append(loss)
         every = -(-self.config.steps // CURVE_POINTS)
-        if self._losses and (self.step % every == 0 or self.step == self.config.steps):
+        last = int(self.curve["step"][-1]) if self.curve["step"] else 0
+        if self._losses and (self.step // every > last // every or self.step == self.config.steps):
             self.curve["step"].append(self.step)
             self.curve["loss"].append(sum(self._losses) / len(self._losses))
             self._losses.clear()
@@ -380,17 +426,27 @@ class Trainer(Generic[BatchT]):
             "bad_in_a_row": self._bad_in_a_row,
             "losses": self._losses,
             "curve": self.curve,
+            "unsent": self._all_unsent(),
+            "sent": self._sent,
+            "rounds": self._rounds,
+            "optimizer": self.engine.progress(),
         }
         self.checkpoints.save(self.step, self.engine.state(), values, wait=wait)
         self._saved_step, self._saved_at = self.step, time.monotonic()
         self._held_up = self._saved_at - began
 
     def _resume(self) -> None:
-        found = None if self.checkpoints is None else self.checkpoints.load_latest(self.engine.state())
+        if self.checkpoints is None:
+            return
+        found = self.checkpoints.load_latest(lambda values: self.engine.loading(values.get("optimizer", {})))
         if found is None:
             return
-        self.engine.loaded()
         self.skipped_steps = int(found.values["skipped_steps"])
+        self.engine.take_up(found.step - self.skipped_steps, found.values.get("optimizer", {}))
+        self.engine.loaded()
+        unsent, self._unsent_steps = found.values.get("unsent", ((), 0))
+        self._unsent = torch.tensor(unsent, dtype=torch.float64) * self.ranks.first
+        self._sent, self._rounds = float(found.values.get("sent", 0.0)), int(found.values.get("rounds", 0))
         self._bad_in_a_row = int(found.values["bad_in_a_row"])
         self._losses = list(found.values["losses"])
         self.curve = {name: list(points) for name, points in found.values["curve"].items()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _GRAVEST = ("checkpoint_format", "bad_checkpoint", "damaged_checkpoint")
 """Of several faults of one checkpoint the first of these is told; only the last is passed over."""
+State = Mapping[str, FlatShard]
+"""A rank's part, by key."""
 _log = logging.getLogger("foldase_models")
 
 
@@ -152,11 +154,15 @@ class CheckpointStore:
         """Steps of which there is a checkpoint, newest first; whether they are sound is not looked at."""
         return steps_in(self.folder)
 
-    def load_latest(self, state: Mapping[str, FlatShard]) -> Found | None:
+    def load_latest(self, state: State | Callable[[Mapping[str, Any]], State]) -> Found | None:
         """Write the newest checkpoint that verifies into the shards; None where there is none.
 
         It may have been saved at any stage and on any number of ranks. Called on all ranks alike, before
         anything is saved: what a save that was killed left behind is removed.
+
+        Args:
+            state: this rank's part; or gives it, asked for with the values of a checkpoint, where its keys
+                depend on these. It may refuse them, on all ranks alike.
 
         Raises:
             ModelError: ``bad_checkpoint``: it is of another model, and which keys differ;
@@ -167,7 +173,7 @@ class CheckpointStore:
         own = self.steps() if self._ranks.first else None
         notes: list[str] = []
         for step in self._collectives.gather_objects("the checkpoints that there are", own)[0]:
-            commit, fault = self._looked_at(step, state)
+            commit, shards, fault = self._looked_at(step, state)
             faults = self._collectives.gather_objects(f"whether the checkpoint of step {step} is good", fault)
             told = sorted((f for f in faults if f is not None), key=lambda f: _GRAVEST.index(f["code"]))
             if told and told[0]["code"] != "damaged_checkpoint":
@@ -177,7 +183,7 @@ class CheckpointStore:
                 if self._ranks.first:
                     _log.warning("%s", notes[-1])
                 continue
-            self._read(commit, state)
+            self._read(commit, shards)
             return Found(step, dict(commit.values), tuple(notes))
         return None
 
@@ -220,23 +226,25 @@ class CheckpointStore:
         return Agreed(SafetensorsWriter(self.folder, 0, "", {}).prepare_global_plan(shared), metadata)
 
     def _looked_at(
-        self, step: int, state: Mapping[str, FlatShard]
-    ) -> tuple[Commit | None, dict[str, Any] | None]:
-        """A commit whose share of files this rank verified, or what is wrong with it."""
+        self, step: int, state: State | Callable[[Mapping[str, Any]], State]
+    ) -> tuple[Commit | None, State, dict[str, Any] | None]:
+        """A commit whose share of files this rank verified, and its state, or what is wrong with it."""
         from foldase_models.training.checkpoints.planners import check_keys, tensors_of
         from foldase_models.training.checkpoints.storage import SafetensorsReader
 
-        commit = None
+        commit, shards = None, {} if callable(state) else state
         try:
             commit = read_commit(self.folder, step)
+            if callable(state):
+                shards = state(commit.values)
             metadata = SafetensorsReader(self.folder, commit).read_metadata()
-            check_keys(tensors_of(metadata), metadata.planner_data, state)
+            check_keys(tensors_of(metadata), metadata.planner_data, shards)
             for number in self._ranks.share(len(commit.files)):
                 verify_file(self.folder, commit, commit.files[number])
         except ModelError as error:
             fault = {"message": error.message, "code": error.code}
-            return commit, fault | {"location": error.location, "hint": error.hint}
-        return commit, None
+            return commit, shards, fault | {"location": error.location, "hint": error.hint}
+        return commit, shards, None
 
     def _read(self, commit: Commit, state: Mapping[str, FlatShard]) -> None:
         from foldase_models.training.checkpoints.planners import ShardLoadPlanner

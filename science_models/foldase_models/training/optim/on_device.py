@@ -37,6 +37,11 @@ class DeviceStepper(Stepper):
         }
         self._gradients: dict[int, torch.Tensor] = {}
 
+    @property
+    def vectors(self) -> list[Vectors]:
+        """Of every bucket, in their order."""
+        return list(self._vectors.values())
+
     def holds_gradient(self, bucket: int) -> bool:
         """They are needed once only, and lie here already."""
         return False

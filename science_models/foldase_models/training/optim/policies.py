@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -96,6 +96,13 @@ class Policy(ABC):
         """
 
     @abstractmethod
+    def after_adamw(self, steps: int) -> Course:
+        """The course of a training that begins where AdamW ended, after so many steps.
+
+        It is where it would be now; of the second moment as many updates count as it would have had.
+        """
+
+    @abstractmethod
     def first_frozen(self) -> int:
         """The step from which on the second moment is frozen, or will be at the earliest.
 
@@ -148,6 +155,10 @@ class OneBitPolicy(Policy):
         self.first_frozen()
         return Course(frozen_at=self.compression.freeze_step)
 
+    def after_adamw(self, steps: int) -> Course:
+        """As after as many of its own."""
+        return replace(self.begin(), step=steps, variance_updates=steps)
+
     def first_frozen(self) -> int:
         """The step that is given, or from which on it is frozen where no two looks at it differ."""
         if self.compression.freeze_step is not None:
@@ -198,6 +209,14 @@ class ZeroOnePolicy(Policy):
         """A course."""
         first = self.first_frozen()
         return Course(frozen_at=first, next_sync=first)
+
+    def after_adamw(self, steps: int) -> Course:
+        """With the updates that would have come until then, at least one."""
+        course = self.begin()
+        assert course.frozen_at is not None
+        while course.next_variance < min(steps, course.frozen_at):
+            self.done(course, Turn(Exchange.WHOLE, variance=True))
+        return replace(course, step=steps)
 
     def first_frozen(self) -> int:
         """The step that is given, or the first after which ranks step alone."""

@@ -9,6 +9,7 @@ import torch
 
 from foldase_models.training.offload.on_disk import DiskStepper
 from foldase_models.training.offload.on_host import HostStepper
+from foldase_models.training.optim.moments import MomentStepper
 from foldase_models.training.optim.on_device import DeviceStepper
 from foldase_models.training.optim.split import SplitStepper
 from foldase_models.training.optim.stepper import Stepper
@@ -34,6 +35,8 @@ def make_stepper(
     """
     offload = surroundings.config.offload
     away = 0 if offload.optimizer == "none" else max(0, len(buckets) - offload.device_buckets)
+    if surroundings.config.optimizer.compresses:
+        return MomentStepper(buckets, rank, weights, surroundings)
     if not away:
         return DeviceStepper(buckets, rank, weights, surroundings)
     kind = HostStepper if offload.optimizer == "cpu" else DiskStepper

@@ -44,6 +44,7 @@ class FlatEngine(Engine):
             ranks.size if shared else 1,
             self.config.limits.bucket_bytes,
             dtypes=self._dtypes,
+            chunks=ranks.size if self.config.optimizer.compresses else 1,
         )
         self._gathers: dict[int, Pending] = {}
         self._adopt_fixed()

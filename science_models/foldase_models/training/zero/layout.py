@@ -110,6 +110,7 @@ def lay_out(
     bucket_bytes: int,
     *,
     dtypes: Mapping[str, torch.dtype] | None = None,
+    chunks: int = 1,
 ) -> tuple[Bucket, ...]:
     """Put parameters into buckets of about ``bucket_bytes``; one that is larger has a bucket of its own.
 
@@ -118,6 +119,7 @@ def lay_out(
         ranks: that share a bucket.
         bucket_bytes: at which a bucket is full.
         dtypes: that parameters are going to have, by name; their own where it is left out.
+        chunks: into which a bucket can be cut, each as well aligned as a slice.
     """
     open_ones: dict[tuple[torch.dtype, bool], list[tuple[str, tuple[int, ...]]]] = {}
     filled: dict[tuple[torch.dtype, bool], int] = {}
@@ -125,7 +127,7 @@ def lay_out(
 
     def close(kind: tuple[torch.dtype, bool]) -> None:
         if open_ones.get(kind):
-            buckets.append(_bucket(len(buckets), open_ones[kind], kind, ranks))
+            buckets.append(_bucket(len(buckets), open_ones[kind], kind, ranks, chunks))
         open_ones[kind], filled[kind] = [], 0
 
     for name, parameter in reversed(list(parameters.items())):
@@ -153,12 +155,16 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _bucket(
-    index: int, members: Sequence[tuple[str, tuple[int, ...]]], kind: tuple[torch.dtype, bool], ranks: int
+    index: int,
+    members: Sequence[tuple[str, tuple[int, ...]]],
+    kind: tuple[torch.dtype, bool],
+    ranks: int,
+    chunks: int,
 ) -> Bucket:
     dtype, decay = kind
     entries, start = [], 0
     for name, shape in members:
         entries.append(Entry(name, shape, start))
         start = entries[-1].stop
-    unit = ranks * max(1, ALIGNMENT_BYTES // dtype.itemsize)
+    unit = math.lcm(ranks, chunks) * max(1, ALIGNMENT_BYTES // dtype.itemsize)
     return Bucket(index, tuple(entries), dtype, decay, -(-start // unit) * unit, ranks)
