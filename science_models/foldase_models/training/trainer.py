@@ -426,6 +426,7 @@ class Trainer(Generic[BatchT]):
             "bad_in_a_row": self._bad_in_a_row,
             "losses": self._losses,
             "curve": self.curve,
+            "value_names": self._value_names,
             "unsent": self._all_unsent(),
             "sent": self._sent,
             "rounds": self._rounds,
@@ -444,6 +445,7 @@ class Trainer(Generic[BatchT]):
         self.skipped_steps = int(found.values["skipped_steps"])
         self.engine.take_up(found.step - self.skipped_steps, found.values.get("optimizer", {}))
         self.engine.loaded()
+        self._value_names = found.values.get("value_names")
         unsent, self._unsent_steps = found.values.get("unsent", ((), 0))
         self._unsent = torch.tensor(unsent, dtype=torch.float64) * self.ranks.first
         self._sent, self._rounds = float(found.values.get("sent", 0.0)), int(found.values.get("rounds", 0))

@@ -9,8 +9,8 @@ together what was given. Numbers share scales in blocks, the mean of magnitudes 
 from __future__ import annotations
 
 import torch
-from foldase_kernels.sign_pack import block_count, decode_, encode_, pack_mask_
 
+from foldase_kernels.sign_pack import block_count, decode_, encode_, pack_mask_
 from foldase_models.training.collectives import Pending
 from foldase_models.training.surroundings import Surroundings
 
