@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from compressed_cases import config_of
@@ -93,7 +95,7 @@ def test_compressed_errors_of_heavy_tails_shrink_where_those_of_a_root_mean_squa
     theirs = given - torch.where(given >= 0, scale, -scale)
     assert float(theirs.norm()) > 1.2 * float(given.norm())
     errors = [float(given.norm()), *ours]
-    assert all(after < before for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(errors))
     assert ours[-1] < 0.7 * float(given.norm())
 
 
