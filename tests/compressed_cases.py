@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -21,6 +22,8 @@ from foldase_models.training import (
 from foldase_models.training.config import CompressionConfig
 from foldase_models.training.optim.compressed import CompressedMean
 
+OWN_WORKER = pytest.mark.xdist_group("compressed ranks")
+"""Keeps the tests of these trainings in one worker, beside those of others."""
 TOKENS, WIDTH, ROWS = 11, 24, 6
 UNSEEN = 3
 """Rows of the embedding that no batch has."""

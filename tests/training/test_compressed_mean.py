@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 import torch
-from compressed_cases import config_of
-from training_ranks import SAME_WORKER, Gang
+from compressed_cases import OWN_WORKER, config_of
+from training_ranks import Gang
 
 from foldase_models.training.clock import Clock
 from foldase_models.training.collectives import Collectives
@@ -16,7 +16,7 @@ from foldase_models.training.ledger import Ledger
 from foldase_models.training.optim.compressed import CompressedMean
 from foldase_models.training.surroundings import Surroundings
 
-pytestmark = SAME_WORKER
+pytestmark = OWN_WORKER
 
 CONSERVED = 1e-5
 """Of what was sent and kept, relative to what was given."""

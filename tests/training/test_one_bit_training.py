@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compressed_cases import Small, batch_of, config_of, exact_means, loss_of, train
-from training_ranks import SAME_WORKER, Gang
+from compressed_cases import OWN_WORKER, Small, batch_of, config_of, exact_means, loss_of, train
+from training_ranks import Gang
 
 from foldase_models.training import Trainer
 from foldase_models.training.config import CompressionConfig
 
-pytestmark = SAME_WORKER
+pytestmark = OWN_WORKER
 
 AS_ADAMW = 1e-6
 """Of losses and weights of two orders of the same sums."""

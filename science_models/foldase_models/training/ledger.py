@@ -32,6 +32,9 @@ _REMEDIES: Mapping[str, str] = {
     "steps ahead": "leave offload.ahead out",
     "gradients": "set stage to 2, with offload.optimizer on nvme or on several ranks",
     "gradient buckets": "lower limits.bucket_bytes",
+    "pending updates": "set optimizer.kind to one_bit_adam, or to adamw with stage 1 or more",
+    "weights at the last exchange": "set optimizer.kind to one_bit_adam, or to adamw with stage 1 or more",
+    "compression errors": "set optimizer.kind to adamw, with stage 1 or more",
     "weights": "set stage to 3 and offload.parameters to nvme, or stage to 3 on several ranks",
 }
 

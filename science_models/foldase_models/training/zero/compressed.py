@@ -360,7 +360,7 @@ class CompressedEngine(ReplicatedEngine):
             for weights in self._weights
         ]
         self.stepper = MomentStepper(self.buckets, 0, wide, self.around)
-        self.rank = 0
+        self.rank, self.alone = 0, []
         if not gather:
             return
         for bucket, old, new in zip(held, before.vectors, self.stepper.vectors, strict=True):
