@@ -4,7 +4,8 @@
 #   benchmarks/gpu.sh [build|check|bench|train] [--out FOLDER] [--seconds N] [--systems "NAME,..."]
 #
 # build: compile for this GPU. check: every backend against float64, repeats bit for bit, compute-sanitizer.
-# bench: times and memory beside the peers that are installed, as per cent of the floor; a table and JSON.
+# bench: times and memory beside the peers that are installed, as per cent of the floor, packing of signs as
+# per cent of a copy's rate; tables and JSON.
 # train: losses beside the CPU's, bytes a parameter, transfers and overlap with the optimizer in main memory.
 # Without a stage: all four. A stage ends after N seconds (450); called again it goes on where it stood
 # (exit status 75: more is left). Needs python3 with torch; triton and nvcc where there are kernels for them.
@@ -16,7 +17,7 @@ export PYTHONUNBUFFERED=1
 stages=(build check bench train)
 case "${1:-}" in
   build | check | bench | train) stages=("$1"); shift ;;
-  -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
 esac
 
 python="${PYTHON:-python3}"

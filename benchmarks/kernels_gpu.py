@@ -24,6 +24,7 @@ from pathlib import Path
 
 import kernels_gpu_check as checks
 import kernels_gpu_rows as rows
+import kernels_gpu_signs as signs
 import kernels_gpu_triangles as triangles
 import torch
 from kernels_gpu_items import MODES, Item, Items, floor_of_attention, table
@@ -54,9 +55,11 @@ class Plan:
         self.known = REHEARSED if given.rehearse else SYSTEMS
         asked = [name for name in given.systems.split(",") if name]
         row_systems = rows.REHEARSED if given.rehearse else rows.SYSTEMS
-        of_rows_alone = set(row_systems) - set(self.known)
-        self.systems = [name for name in asked or self.known if name not in of_rows_alone]
+        sign_systems = signs.REHEARSED if given.rehearse else signs.SYSTEMS
+        of_others_alone = {*row_systems, *sign_systems} - set(self.known)
+        self.systems = [name for name in asked or self.known if name not in of_others_alone]
         self.row_systems = [name for name in row_systems if not asked or name in asked]
+        self.sign_systems = [name for name in sign_systems if not asked or name in asked]
         self.tables = Path(given.out)
         self.out = self.tables / kernels_digest()  # figures of other sources are never mixed in
         self.seconds: float = given.seconds
@@ -110,7 +113,7 @@ def check(plan: Plan) -> int:
         steps.append(("repeats", lambda backend=backend: checks.changes(repeated, backend, plan.device)))
         steps.append(("odd calls", lambda backend=backend: checks.odd_complaints(backend, plan.device)))
         if backend != "cuda":
-            steps += _row_steps(plan, backend)
+            steps += _row_steps(plan, backend) + _sign_steps(plan, backend)
         else:
             steps.append(("graph", lambda: checks.graph_complaints(repeated, "cuda", plan.device)))
             steps.append(("sanitizer", lambda: _sanitize(plan)))
@@ -134,6 +137,20 @@ def _row_steps(plan: Plan, backend: str) -> list[tuple[str, Callable[[], list[st
     repeats = 3 if plan.rehearse else checks.REPEATS
     for case in few:
         step = lambda case=case: rows.changes(case, backend, plan.device, repeats)  # noqa: E731
+        found.append((f"repeats-{case.name}", step))
+    return found
+
+
+def _sign_steps(plan: Plan, backend: str) -> list[tuple[str, Callable[[], list[str]]]]:
+    """Checks of packing and unpacking, and repeats of the few; a processor does it in torch."""
+    backend = "torch" if plan.rehearse else backend
+    found: list[tuple[str, Callable[[], list[str]]]] = [
+        (case.name, lambda case=case: signs.complaints(case, backend, plan.device))
+        for case in (signs.FEW_CASES if plan.rehearse else signs.CASES)
+    ]
+    repeats = 3 if plan.rehearse else checks.REPEATS
+    for case in signs.FEW_CASES:
+        step = lambda case=case: signs.changes(case, backend, plan.device, repeats)  # noqa: E731
         found.append((f"repeats-{case.name}", step))
     return found
 
@@ -206,7 +223,8 @@ def bench(plan: Plan) -> int:
             if begun is not None:
                 items.put(replace(begun, problem=f"its process ended with {status}"))
     _write_table(plan, items)
-    return bench_rows(plan) if plan.row_systems else 0
+    status = bench_rows(plan) if plan.row_systems else 0
+    return status or (bench_signs(plan) if plan.sign_systems else 0)
 
 
 def bench_rows(plan: Plan) -> int:
@@ -214,10 +232,7 @@ def bench_rows(plan: Plan) -> int:
     items = Items(plan.out / "rows")
     rehearsal = rows.REHEARSAL + triangles.REHEARSAL
     shapes = rehearsal if plan.rehearse else rows.SHAPES + triangles.SHAPES
-    for system in plan.row_systems:
-        begun = items.begun(system)
-        if begun is not None:
-            items.put(replace(begun, problem="its process ended"))
+    _note_dead(items, plan.row_systems)
     for shape, system, mode in itertools.product(shapes, plan.row_systems, MODES):
         item = Item(system, shape.name, mode)
         if items.has(item):
@@ -232,6 +247,35 @@ def bench_rows(plan: Plan) -> int:
     (plan.tables / "rows.md").write_text(text)
     found = {"machine": machine(), "items": [vars(item) for item in items.all()]}
     (plan.tables / "rows.json").write_text(json.dumps(found, indent=1))
+    return 0
+
+
+def _note_dead(items: Items, systems: list[str]) -> None:
+    """Keep what earlier processes died of as a result, so that it is not tried again."""
+    for system in systems:
+        begun = items.begun(system)
+        if begun is not None:
+            items.put(replace(begun, problem="its process ended"))
+
+
+def bench_signs(plan: Plan) -> int:
+    """Time packing and unpacking where there are no figures yet, and write their table."""
+    items = Items(plan.out / "signs")
+    shapes = signs.REHEARSAL if plan.rehearse else signs.SHAPES
+    _note_dead(items, plan.sign_systems)
+    for shape, system, mode in itertools.product(shapes, plan.sign_systems, signs.MODES):
+        item = Item(system, shape.name, mode)
+        if items.has(item):
+            continue
+        if plan.over():
+            return _more_is_left()
+        items.begin(item)
+        measured = _tried(item, lambda shape=shape, item=item: signs.measure(shape, item, plan.device))
+        items.put(measured)
+        print(f"{system}, {shape.name}, {mode}: {measured.problem or f'{measured.ms:.3f} ms'}")
+    (plan.tables / "signs.md").write_text(signs.table(items.all(), shapes, machine()))
+    found = {"machine": machine(), "items": [vars(item) for item in items.all()]}
+    (plan.tables / "signs.json").write_text(json.dumps(found, indent=1))
     return 0
 
 

@@ -18,6 +18,7 @@ class Item:
     """One system at one shape in one mode; ``problem`` tells in words why there are no figures.
 
     ``difference``: the largest of our float32 reference over a few rows, relative to its largest value.
+    ``copy_ms``: of a copy of as many bytes, measured in the same run, where that is the yardstick.
     """
 
     system: str
@@ -27,6 +28,7 @@ class Item:
     all_ms: tuple[float, ...] = ()
     peak_bytes: int | None = None
     difference: float | None = None
+    copy_ms: float | None = None
     problem: str = ""
 
     @property

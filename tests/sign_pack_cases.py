@@ -53,9 +53,9 @@ def encoded(values, error=None, *, block=4096, **options):
     return packed
 
 
-def decoded(packed, **options):
-    """What the bits and scales stand for."""
-    out = torch.full_like(packed.error, torch.nan)
+def decoded(packed, *, out=None, **options):
+    """What the bits and scales stand for, in new memory or in ``out``."""
+    out = torch.full_like(packed.error, torch.nan) if out is None else out
     decode_(packed.bits, packed.scales, out, **options)
     return out
 

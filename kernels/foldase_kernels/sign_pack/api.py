@@ -38,14 +38,15 @@ def encode_(
 
     Scales are summed up in float64, so that they neither overflow nor depend on the order but for the last
     bit, in which backends may differ, as they do in whether ``alpha * values + error`` is rounded once or
-    twice. One backend on one device gives the same bits for the same call. The error shrinks, and stays as
-    it is only where the scale rounds to 0, below 1e-45.
+    twice. One backend on one device gives the same bits for the same call, with any number of threads. A
+    block's error is shorter than its z, unless z is so small that the scale rounds to 0; then it is z.
 
-    Values or errors that are not finite make their block's scale and errors so: NaN, or an infinite scale
-    with NaN as the error. Whoever sends bits has to agree with all others that everything is finite first.
+    What is not finite spoils the scale and the errors of its block for good. Whoever sends bits has to agree
+    with all others first that everything is finite.
 
-    ``triton`` holds nothing beyond its arguments; ``torch`` takes up to 8 MiB of scratch on a CPU and
-    120 MiB elsewhere; ``reference`` some copies of everything.
+    ``triton`` takes no memory beyond its arguments and reads and writes each of them once; its kernels have
+    run in Triton's interpreter only, not on a GPU. ``torch`` takes up to 8 MiB of scratch on a CPU and
+    64 MiB elsewhere, on any device that has float64. ``reference`` makes several copies of everything.
 
     Args:
         values: ``[n]``, float32, contiguous like all others; n a multiple of 8, also 0.

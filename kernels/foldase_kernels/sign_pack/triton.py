@@ -54,7 +54,7 @@ def _launch(
             BLOCK=block,
             num_warps=max(1, min(16, block // COORDINATES_PER_WARP)),
             num_stages=1,
-            # What is rounded twice elsewhere is so here.
+            # Products are rounded before they are added to, as they are in the other backends.
             enable_fp_fusion=False,
         )
 

@@ -52,7 +52,7 @@ def encode(
     inside = (groups < count)[:, None]
     given = tl.load(values + at, mask=inside, other=0.0)
     z = tl.fma(given, alpha, tl.load(error + at, mask=inside, other=0.0))
-    travels = inside & (tl.arange(0, 8) < 8)[None, :]
+    travels = tl.broadcast_to(inside, (BLOCK // 8, 8))
     if mask is not None:
         travels = _flags(mask, groups, count)
     z = tl.where(travels, z, 0.0)
