@@ -22,7 +22,15 @@ from foldase_models.language.decoder import Decoder, DecoderConfig
 from foldase_models.language.decoder.heads import next_token_loss
 from foldase_models.planning import DoesNotFit, Hardware, Part, plan_training
 from foldase_models.planning.training_states import GATHERED, UNDER_WAY
-from foldase_models.training import LimitsConfig, OffloadConfig, Ranks, Trainer, TrainingConfig
+from foldase_models.training import (
+    LimitsConfig,
+    OffloadConfig,
+    OptimizerConfig,
+    Ranks,
+    Trainer,
+    TrainingConfig,
+)
+from foldase_models.training.config import CompressionConfig
 
 pytestmark = SAME_WORKER
 
@@ -68,7 +76,7 @@ def tokens(part):
 
 
 def train_decoder(ranks, config, part, model_config=DECODER):
-    """Bytes by tier at rest and at their peaks, and bytes sent in the last step."""
+    """Bytes by tier at rest and at their peaks, and bytes sent in every step."""
     torch.manual_seed(0)
     model = Decoder(model_config)
 
@@ -79,7 +87,8 @@ def train_decoder(ranks, config, part, model_config=DECODER):
     trainer = Trainer(model, loss, tokens(part), config, ranks=ranks)
     reports = []
     trainer.run(reports.append)
-    found = dict(trainer.ledger.tiers()), dict(trainer.ledger.peaks()), reports[-1].traffic
+    sent = [report.traffic for report in reports]
+    found = dict(trainer.ledger.tiers()), dict(trainer.ledger.peaks()), sent
     trainer.close()
     return found
 
@@ -139,7 +148,7 @@ def test_a_plan_on_two_ranks_holds_and_sends_what_each_of_them_does(gang, tmp_pa
     plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=2)
     for held, _, sent in gang.run(train_decoder, config, PART):
         check_states(held, plan)
-        assert sum(plan.step.sent.values()) == pytest.approx(sent, rel=SENT)
+        assert sum(plan.step.sent.values()) == pytest.approx(sent[-1], rel=SENT)
 
 
 def test_a_plan_on_two_ranks_knows_what_is_stepped_beside_gathered_shards(gang, tmp_path):
@@ -149,6 +158,53 @@ def test_a_plan_on_two_ranks_knows_what_is_stepped_beside_gathered_shards(gang, 
     assert plan.tiers["device"]["optimizer"] == 2 * plan.tiers["device"]["average"] > 0
     for held, _, _ in gang.run(train_decoder, config, PART):
         check_states(held, plan)
+
+
+def compressing(folder, kind, **changes):
+    """Frozen after 4 of 12 steps, with intervals of 1, 2 and 4 steps after that."""
+    when = (
+        {"variance_kappa": 1, "interval_steps": 3, "longest_interval": 4} if kind == "zero_one_adam" else {}
+    )
+    optimizer = OptimizerConfig(kind=kind, compression=CompressionConfig(freeze_step=4, block=256, **when))
+    return training(folder, steps=12, optimizer=optimizer, **{"micro_batches": 4} | changes)
+
+
+def check_compressed(found, plan):
+    """Of one rank: what it holds in the end, and what it sent in all steps."""
+    held, _, sent = found
+    check_states(held, plan)
+    kinds = plan.step.exchanges
+    assert sum(plan.step.sent.values()) == pytest.approx(sum(sent) / len(sent), rel=SENT)
+    assert sum(size > 0 for size in sent[:-1]) == pytest.approx(kinds.rounds, abs=1), "the last one always"
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("one_bit_adam", 0), ("zero_one_adam", 1)])
+def test_a_plan_on_two_ranks_knows_what_an_optimizer_that_compresses_holds_and_sends(
+    gang, tmp_path, kind, stage
+):
+    config = compressing(tmp_path, kind, stage=stage, average_decay=0.9)
+    plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=2)
+    for found in gang.run(train_decoder, config, PART):
+        check_compressed(found, plan)
+
+
+@pytest.mark.verify
+@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("kind", ["one_bit_adam", "zero_one_adam"])
+def test_every_optimizer_that_compresses_is_planned(tmp_path, size, kind):
+    """At its peak too, which comes after the second moment is frozen."""
+    options = itertools.product((0, 1), ("float32", "bfloat16"), (0.0, 0.9), (size, 3 * size))
+    part = Part(examples=2, length=60)
+    with Gang(size) as gang:
+        for stage, precision, decay, parts in options:
+            changes = {"precision": precision, "average_decay": decay, "micro_batches": parts}
+            config = compressing(tmp_path, kind, stage=stage, cap=UNCAPPED, **changes)
+            plan = plan_training(DECODER, config, ROOMY, part=part, ranks=size)
+            for found in gang.run(train_decoder, config, part):
+                check_compressed(found, plan)
+                counted, planned = counted_and_planned(found[1], plan)
+                if precision == "float32":
+                    assert planned == pytest.approx(counted, rel=PEAK)
 
 
 @pytest.mark.verify
@@ -199,7 +255,7 @@ def test_every_place_and_precision_is_planned(tmp_path, size, stage):
             plan = plan_training(DECODER, config, ROOMY, part=PART, ranks=size)
             for held, _, sent in gang.run(train_decoder, config, PART):
                 check_states(held, plan)
-                assert sum(plan.step.sent.values()) == pytest.approx(sent, rel=SENT)
+                assert sum(plan.step.sent.values()) == pytest.approx(sent[-1], rel=SENT)
 
 
 def counted_and_planned(found, plan):

@@ -45,11 +45,12 @@ def compressed_states(
 ) -> dict[str, int]:
     """Bytes by owner, beside weights and gradients; ``frozen`` says whether the second moment is."""
     shared = training.stage > 0 and not frozen
-    own = {bucket: bucket.share if shared else bucket.size for bucket in buckets}
-    apart = sum(size for bucket, size in own.items() if bucket.item != WIDE)
-    found = {"float32 weights": WIDE * apart, "optimizer": 2 * WIDE * sum(own.values())}
+    own = [(bucket.share if shared else bucket.size, bucket.item) for bucket in buckets]
+    numel = sum(size for size, _ in own)
+    apart = sum(size for size, item in own if item != WIDE)
+    found = {"float32 weights": WIDE * apart, "optimizer": 2 * WIDE * numel}
     if training.average_decay:
-        found["average"] = WIDE * sum(own.values())
+        found["average"] = WIDE * numel
     whole = training.stage > 0 or training.optimizer.kind == "one_bit_adam"
     if whole and not frozen:
         return found
@@ -60,9 +61,16 @@ def compressed_states(
     )
     alone = training.optimizer.kind == "zero_one_adam" and compression.longest_interval > 1
     if frozen and alone:
-        found["pending updates"] = WIDE * sum(own.values())
-        found["weights at the last exchange"] = WIDE * (sum(own.values()) - apart)
+        found["pending updates"] = WIDE * numel
+        found["weights at the last exchange"] = WIDE * (numel - apart)
     return found
+
+
+def held_when_gathered(buckets: Sequence[Bucket], training: TrainingConfig) -> int:
+    """Bytes at stage 1 while shares of the state and all of it are there, beyond what is held afterwards."""
+    shares = compressed_states(buckets, training, frozen=False)
+    later = compressed_states(buckets, training)
+    return sum(shares.values()) - sum(size for owner, size in later.items() if owner not in shares)
 
 
 def message_bytes(bucket: Bucket, block: int) -> int:
@@ -75,6 +83,8 @@ def count_exchanges(
     buckets: Sequence[Bucket], whole: Mapping[str, float], training: TrainingConfig, ranks: int
 ) -> tuple[Exchanges, dict[str, float]]:
     """What travels in a training, and the mean of a step's bytes by kind of operation.
+
+    At stage 1 weights, moments and average are gathered once, in float32.
 
     Args:
         buckets: of the parameters.
@@ -95,6 +105,10 @@ def count_exchanges(
     }
     counts = policy.counts()
     mean: dict[str, float] = {}
+    if training.stage:
+        vectors = 4 if training.average_decay else 3
+        once = vectors * WIDE * sum(bucket.size for bucket in buckets)
+        mean["all_gather"] = (ranks - 1) / ranks * once / training.steps
     for kind, sent in kinds.items():
         for operation, size in sent.items():
             mean[operation] = mean.get(operation, 0.0) + counts[kind] * size / training.steps
