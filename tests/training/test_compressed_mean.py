@@ -42,10 +42,10 @@ def rounds(ranks, numel, count, block):
     given, sent = torch.zeros(numel, dtype=torch.float64), torch.zeros(numel, dtype=torch.float64)
     out = torch.zeros(numel)
     for turn in range(count):
-        mean.begin(values_of(ranks.rank, numel, turn), alpha=0.5)
+        mean.begin(values_of(ranks.rank, numel, turn))
         mean.turn_round()
-        mean.end(out, weight=1.0)
-        given += values_of(ranks.rank, numel, turn).double() * 0.5
+        mean.end(out)
+        given += values_of(ranks.rank, numel, turn).double()
         sent += out
     return given, sent, mean.worker_error, mean.server_error, out, collectives.traffic.bytes
 
@@ -79,9 +79,9 @@ def errors_of(ranks, numel, count):
     mean, _ = mean_of(ranks, numel)
     found, out = [], torch.zeros(numel)
     for turn in range(count):
-        mean.begin(values_of(ranks.rank, numel), alpha=float(turn == 0))
+        mean.begin(values_of(ranks.rank, numel) * (turn == 0))
         mean.turn_round()
-        mean.end(out, weight=1.0)
+        mean.end(out)
         found.append(float(mean.worker_error.norm()))
     return found
 
@@ -106,7 +106,7 @@ def masked(ranks, numel):
     out = torch.full((numel,), 7.0)
     mean.begin(values_of(ranks.rank, numel))
     mean.turn_round()
-    mean.end(out, weight=2.0)
+    mean.end(out)
     return known == 0, out, mean.worker_error
 
 

@@ -9,6 +9,10 @@ weights a at the last exchange, momenta m_t, rates r_t and shares l_t that decay
 so that the mean of the ranks' weights comes of the mean of their u, and the mean momentum is about
 mean(u) / G (Lu et al. 2022, arXiv:2202.06009, algorithm 1, with the momentum after the gradient was taken in,
 and with weight decay, which the paper has not).
+
+What ranks send is u / (sqrt(v) + epsilon), the change of the weights, where the paper has u. Exact means
+would be the same. With one scale for a block of signs they are not: momenta of one block are of many
+magnitudes, and a coordinate with a small second moment would be moved by the mean of the large ones.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import torch
 
 from foldase_models.training.ledger import Ledger
 from foldase_models.training.optim.adamw import Vectors
-from foldase_models.training.optim.moments import Denominator, move
+from foldase_models.training.optim.moments import Denominator, move, parts
 
 PENDING, ANCHOR = "pending updates", "weights at the last exchange"
 """Owners in the ledger."""
@@ -81,9 +85,15 @@ class Alone:
         if self.pending is not None:
             self.pending.mul_(1.0 - decay).add_(self.vectors.exp_avg, alpha=rate)
 
-    def to_send(self, span: Span) -> tuple[torch.Tensor, float]:
-        """A vector, and what to multiply it with, which together make u."""
-        return (self.vectors.exp_avg, span.rate) if self.pending is None else (self.pending, 1.0)
+    @torch.no_grad()
+    def change(self, span: Span, by: Denominator) -> torch.Tensor:
+        """How the steps since the last exchange change the weights, but for decay: a new vector, [numel]."""
+        moments = self.vectors
+        found = torch.empty_like(moments.exp_avg)
+        for own in parts(found.numel()):
+            sums = moments.exp_avg[own] * span.rate if self.pending is None else self.pending[own]
+            torch.div(sums, by.of(moments.exp_avg_sq[own]), out=found[own])
+        return found
 
     def show(self, model: torch.Tensor, span: Span, by: Denominator) -> None:
         """Write this rank's own weights into the model's vector, where that moves on alone."""
@@ -92,9 +102,11 @@ class Alone:
 
     @torch.no_grad()
     def agree(self, model: torch.Tensor, span: Span, by: Denominator) -> None:
-        """Go on from the mean, whose momentum, mean(u) / G, lies in ``exp_avg`` by now."""
+        """Go on from the mean change, which lies in ``exp_avg`` by now, and from the momentum of that."""
         moments = self.vectors
-        move(self.anchor, self.anchor, span.shrink, moments.exp_avg, span.rates, moments.exp_avg_sq, by)
+        for own in parts(model.numel()):
+            self.anchor[own].mul_(span.shrink).sub_(moments.exp_avg[own])
+            moments.exp_avg[own].mul_(by.root(moments.exp_avg_sq[own])).div_(span.rates)
         if model.data_ptr() != self.anchor.data_ptr():
             model.copy_(self.anchor)
         if self.pending is not None:

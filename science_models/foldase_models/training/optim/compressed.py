@@ -58,8 +58,8 @@ class CompressedMean:
         pack_mask_(known, self._mask)
 
     @torch.no_grad()
-    def begin(self, values: torch.Tensor, *, alpha: float = 1.0) -> None:
-        """Send ``alpha * values`` [numel] float32, each rank its chunk."""
+    def begin(self, values: torch.Tensor) -> None:
+        """Send each rank its chunk of values [numel] float32, which may be changed at once."""
         for rank in range(self._ranks.size):
             bits, scales = self._parts(self._sent[rank])
             own = self._chunk_of(rank)
@@ -69,7 +69,6 @@ class CompressedMean:
                 bits,
                 scales,
                 mask=self._mask_of(rank),
-                alpha=alpha,
                 block=self._block,
             )
         self._travelling = self._collectives.all_to_all(
@@ -100,8 +99,8 @@ class CompressedMean:
         )
 
     @torch.no_grad()
-    def end(self, into: torch.Tensor, *, weight: float) -> None:
-        """Write the mean times ``weight`` into a vector [numel] float32, bit for bit the same on all ranks.
+    def end(self, into: torch.Tensor) -> None:
+        """Write the mean into a vector [numel] float32, bit for bit the same on all ranks.
 
         0 where nothing travels.
         """
@@ -113,7 +112,6 @@ class CompressedMean:
                 scales,
                 into[self._chunk_of(rank)],
                 mask=self._mask_of(rank),
-                weight=weight,
                 block=self._block,
             )
 

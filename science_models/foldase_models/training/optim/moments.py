@@ -38,8 +38,11 @@ class Denominator:
 
     def of(self, exp_avg_sq: torch.Tensor) -> torch.Tensor:
         """Of some elements [n]; infinite where the second moment is 0."""
-        root = torch.sqrt(exp_avg_sq).div_(math.sqrt(self.unbiased))
-        return root.add_(self.epsilon).masked_fill_(exp_avg_sq == 0, math.inf)
+        return self.root(exp_avg_sq).masked_fill_(exp_avg_sq == 0, math.inf)
+
+    def root(self, exp_avg_sq: torch.Tensor) -> torch.Tensor:
+        """Of some elements [n]; epsilon where the second moment is 0."""
+        return torch.sqrt(exp_avg_sq).div_(math.sqrt(self.unbiased)).add_(self.epsilon)
 
     @property
     def unbiased(self) -> float:

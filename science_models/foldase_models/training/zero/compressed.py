@@ -288,16 +288,14 @@ class CompressedEngine(ReplicatedEngine):
             self._masked_after = self.course.variance_updates
             for one, mean in zip(self.alone, self._means, strict=True):
                 mean.send_where(one.vectors.exp_avg_sq)
+        by = self._by()
         for (bucket, one), mean in zip(self._states(), self._means, strict=True):
-            values, alpha = one.to_send(self.spans[bucket.decays])
-            mean.begin(values, alpha=alpha)
+            mean.begin(one.change(self.spans[bucket.decays], by))
         for mean in self._means:
             mean.turn_round()
-        by = self._by()
         for (bucket, one), mean, weights in zip(self._states(), self._means, self._weights, strict=True):
-            span = self.spans[bucket.decays]
-            mean.end(one.vectors.exp_avg, weight=1.0 / span.rates)
-            one.agree(weights, span, by)
+            mean.end(one.vectors.exp_avg)
+            one.agree(weights, self.spans[bucket.decays], by)
             if one.vectors.average is not None:
                 one.vectors.average.lerp_(one.anchor, 1.0 - self._kept)
         self.pending_steps, self._kept = 0, 1.0
