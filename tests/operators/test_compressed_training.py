@@ -17,6 +17,8 @@ TRAININGS = ("adamw", "one_bit_adam", "zero_one_adam")
 SMALL = {"families": 4, "length": 16, "steps": 60, "width": 32, "layers": 1}
 FAIR = 0.1
 """Nats by which validation losses of so short trainings differ."""
+SENT = 0.05
+"""Of planned bytes, relative to what was counted: of so small a model losses and norms are some per cent."""
 
 
 def points(platform: ThreadPlatform, run: str, step: str, name: str) -> list[float]:
@@ -45,7 +47,7 @@ def test_the_trainings_differ_in_nothing_but_the_optimizer():
     assert resources[0] == resources[1] == resources[2]
 
 
-@pytest.mark.parametrize("steps", [20, 400, 1_000_000])
+@pytest.mark.parametrize("steps", [20, 1000, 1_000_000])
 def test_the_plan_says_how_much_less_is_sent_whatever_the_number_of_steps(steps):
     plans = planned(steps=steps)
     sent = [sum(plans[name]["sent_bytes"].values()) for name in TRAININGS]
@@ -61,8 +63,8 @@ def test_the_command_line_tells_it_before_anything_runs(capsys, monkeypatch, tmp
     monkeypatch.setenv("FOLDASE_HOME", str(tmp_path))
     assert main(["plan", "compressed-training"]) == 0
     told = capsys.readouterr().out
-    assert "zero_one_adam: with zero_one_adam ranks exchange in 258 of 400 steps, " in told
-    assert "one_bit_adam: with one_bit_adam ranks exchange in 400 of 400 steps, " in told
+    assert "zero_one_adam: with zero_one_adam ranks exchange in 644 of 1,000 steps, " in told
+    assert "one_bit_adam: with one_bit_adam ranks exchange in 1,000 of 1,000 steps, " in told
     assert "with adamw" not in told
 
 
@@ -86,8 +88,8 @@ def test_the_document_compares_three_optimizers(platform):
     }
     rounds = {name: points(platform, run.summary.id, name, "communication_rounds")[-1] for name in TRAININGS}
     plans = planned(**SMALL)
+    for name in TRAININGS:
+        assert sent[name] == pytest.approx(60 * sum(plans[name]["sent_bytes"].values()), rel=SENT)
     for name in TRAININGS[1:]:
-        assert rounds[name] - plans[name]["exchanges"]["rounds"] in (0, 1), (
-            "the last step always tells its loss"
-        )
-    assert sent["zero_one_adam"] < sent["one_bit_adam"] < sent["adamw"] / 2
+        more = rounds[name] - plans[name]["exchanges"]["rounds"]
+        assert more in (0, 1), "the last step always tells its loss"
