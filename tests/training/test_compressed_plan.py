@@ -102,6 +102,11 @@ def test_until_then_stage_1_shares_out_moments_and_average_and_a_note_says_how_m
     assert notes[2].startswith("the second moment is frozen from step 200 of 1,200 on at the earliest; until")
 
 
+def test_where_activations_are_few_the_peak_is_when_the_largest_bucket_is_made_ready_to_be_sent():
+    few = planned(config(), part=Part(examples=1, length=2))
+    assert few.tiers["device"]["activations"] == 3 * 4 * (NUMEL - NORMS)
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("stage", [0, 1])
 def test_what_is_sent_is_the_mean_of_whole_gradients_and_two_messages_of_one_bit_a_number(ranks, stage):

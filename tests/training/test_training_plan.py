@@ -192,7 +192,7 @@ def test_a_plan_on_two_ranks_knows_what_an_optimizer_that_compresses_holds_and_s
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["one_bit_adam", "zero_one_adam"])
 def test_every_optimizer_that_compresses_is_planned(tmp_path, size, kind):
-    """At its peak too, which comes after the second moment is frozen."""
+    """At its peak too, which comes when the second moment is frozen."""
     options = itertools.product((0, 1), ("float32", "bfloat16"), (0.0, 0.9), (size, 3 * size))
     part = Part(examples=2, length=60)
     with Gang(size) as gang:
@@ -200,11 +200,10 @@ def test_every_optimizer_that_compresses_is_planned(tmp_path, size, kind):
             changes = {"precision": precision, "average_decay": decay, "micro_batches": parts}
             config = compressing(tmp_path, kind, stage=stage, cap=UNCAPPED, **changes)
             plan = plan_training(DECODER, config, ROOMY, part=part, ranks=size)
-            for found in gang.run(train_decoder, config, part):
+            for found in gang.run(train_decoder, config, part, timeout=300):
                 check_compressed(found, plan)
                 counted, planned = counted_and_planned(found[1], plan)
-                if precision == "float32":
-                    assert planned == pytest.approx(counted, rel=PEAK)
+                assert planned == pytest.approx(counted, rel=PEAK)
 
 
 @pytest.mark.verify

@@ -19,6 +19,9 @@ from foldase_models.planning.forms import WIDE
 from foldase_models.training.config import TrainingConfig
 from foldase_models.training.optim.policies import Exchange, make_policy
 
+SCRATCH, TOGETHER = 2, 2**20
+"""``training.optim.moments``: vectors that weights are moved with, and the most numbers in one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchanges:
@@ -66,11 +69,18 @@ def compressed_states(
     return found
 
 
-def held_when_gathered(buckets: Sequence[Bucket], training: TrainingConfig) -> int:
-    """Bytes at stage 1 while shares of the state and all of it are there, beyond what is held afterwards."""
+def held_for_moments(buckets: Sequence[Bucket], training: TrainingConfig) -> int:
+    """Bytes that are there while there are no activations: of a bucket's change before it is sent.
+
+    At stage 1 also of the shares of the state, beside all of it, when the second moment is frozen.
+    """
+    largest = max(bucket.size for bucket in buckets)
+    change = WIDE * (largest + SCRATCH * min(largest, TOGETHER))
+    if not training.stage:
+        return change
     shares = compressed_states(buckets, training, frozen=False)
     later = compressed_states(buckets, training)
-    return sum(shares.values()) - sum(size for owner, size in later.items() if owner not in shares)
+    return max(change, sum(shares.values()) - sum(size for name, size in later.items() if name not in shares))
 
 
 def message_bytes(bucket: Bucket, block: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from foldase_models.planning.buckets import Bucket, arrange, lay_out, lay_out_rows, padded
-from foldase_models.planning.compressed_training import compressed_states, held_when_gathered
+from foldase_models.planning.compressed_training import compressed_states, held_for_moments
 from foldase_models.planning.forms import ITEM, WIDE
 from foldase_models.planning.tensors import Tensors, Unit, size
 from foldase_models.planning.trainees import Device
@@ -143,8 +143,8 @@ def hold_states(
     if training.optimizer.compresses:
         for owner, size in compressed_states(layout.buckets, training, frozen=frozen).items():
             held.add("device", owner, size)
-        if stage and frozen:
-            held.arriving = max(held.arriving, held_when_gathered(layout.buckets, training))
+        if frozen:
+            held.arriving = max(held.arriving, held_for_moments(layout.buckets, training))
     elif layout.here:
         _hold_on_device(held, layout)
     if layout.there:
