@@ -111,7 +111,7 @@ def test_what_cannot_settle_before_the_end_is_refused_and_one_step_more_is_enoug
     sizes=st.lists(st.sampled_from([1e-30, 0.5, 0.97, 1.0, 2.0, 1e30]), min_size=1, max_size=9),
     stopped=st.integers(0, 300),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_course_goes_on_alike_from_json_whenever_the_freeze_comes(
     steps, freeze, warmup, beta, sizes, stopped
 ):

@@ -194,7 +194,7 @@ def begun(policy: Policy) -> Course:
 
 
 @given(configurations(), st.integers(0, 400))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_the_configuration_frozen_is_frozen_and_a_course_goes_on_from_json(made, stopped):
     policy = make_policy(made)
     course, found = begun(policy), []
