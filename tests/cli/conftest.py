@@ -72,9 +72,10 @@ def client(platform: Path) -> Iterator[Client]:
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run ``foldase ...`` in this process."""
     registry = Registry(OPERATORS)
+    # First where it was imported to: an import while it is replaced elsewhere would keep what replaced it.
+    monkeypatch.setattr("foldase.cli.documents.default_registry", lambda: registry)
     monkeypatch.setattr("foldase_workflows.contracts.registry.default_registry", lambda: registry)
     monkeypatch.setattr("foldase_workflows.contracts.default_registry", lambda: registry)
-    monkeypatch.setattr("foldase.cli.documents.default_registry", lambda: registry)
 
     def run(*arguments: object) -> Done:
         status = main([str(argument) for argument in arguments])

@@ -1,4 +1,4 @@
-"""catalog/compressed-training.yaml: one model, three optimizers, and what each of them sends."""
+"""catalog/train-compressed.yaml: one model, three optimizers, and what each of them sends."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def points(platform: ThreadPlatform, run: str, step: str, name: str) -> list[flo
 
 def planned(**inputs: Any) -> dict[str, dict[str, Any]]:
     """The plan of every training of the document."""
-    checked = check(load_workflow(catalog_entry("compressed-training").source), default_registry())
+    checked = check(load_workflow(catalog_entry("train-compressed").source), default_registry())
     made = plan(checked, bind_inputs(checked, inputs), default_registry(), Hardware(2, 8 << 30))
     return {step.name: step.estimate.plan for step in made.steps if step.name in TRAININGS}
 
 
 def test_the_trainings_differ_in_nothing_but_the_optimizer():
-    document = catalog_entry("compressed-training").load()
+    document = catalog_entry("train-compressed").load()
     inputs = {name: dict(document.steps[name].with_) for name in TRAININGS}
     assert {name: given.pop("optimizer") for name, given in inputs.items()} == dict(
         zip(TRAININGS, TRAININGS, strict=True)
@@ -61,7 +61,7 @@ def test_the_plan_says_how_much_less_is_sent_whatever_the_number_of_steps(steps)
 
 def test_the_command_line_tells_it_before_anything_runs(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("FOLDASE_HOME", str(tmp_path))
-    assert main(["plan", "compressed-training"]) == 0
+    assert main(["plan", "train-compressed"]) == 0
     told = capsys.readouterr().out
     assert "zero_one_adam: with zero_one_adam ranks exchange in 644 of 1,000 steps, " in told
     assert "one_bit_adam: with one_bit_adam ranks exchange in 1,000 of 1,000 steps, " in told
@@ -79,7 +79,7 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread
 @pytest.mark.verify
 @pytest.mark.timeout(1800)  # six starts of torch on two cores
 def test_the_document_compares_three_optimizers(platform):
-    run = platform.run("compressed-training", **SMALL)
+    run = platform.run("train-compressed", **SMALL)
     assert run.summary.state == "succeeded", run.summary.error
     losses = {name: run.outputs[name]["validation_loss"] for name in TRAININGS}
     assert losses == pytest.approx(dict.fromkeys(TRAININGS, losses["adamw"]), abs=FAIR)
