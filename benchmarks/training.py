@@ -10,25 +10,21 @@ fails or there is no time left for it.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import training_cases as cases
-from kernels_cpu import machine
-from rank_processes import Gang, RanksFailed
+from figures import Part, Row, arguments, measure
+from rank_processes import Gang
 from training_capacity import branches, capacity
 from training_cases import Size
-from training_peers import first_line, peers
+from training_peers import peers
 from training_pipeline import pipeline
 
 from foldase_models.training import (
@@ -49,45 +45,6 @@ PADDING = 64 * 4
 STATE_TOLERANCE, TRAFFIC_TOLERANCE = 0.01, 0.01
 LOSS_TOLERANCE, LOW_PRECISION_TOLERANCE = 1e-5, 0.01
 MOST_STAGE_THREE = 1.5
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure, and what it should be: ``at_most`` or ``at_least``, None for a figure without a goal.
-
-    A figure that is None could not be had; ``what`` says why, and a goal for it is missed.
-    """
-
-    part: str
-    what: str
-    figure: float | None
-    unit: str = ""
-    at_most: float | None = None
-    at_least: float | None = None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
-        if self.at_most is None and self.at_least is None:
-            return None
-        if self.figure is None:
-            return False
-        above = self.at_least is None or self.figure >= self.at_least
-        return above and (self.at_most is None or self.figure <= self.at_most)
-
-    def told(self) -> str:
-        """A line of the table."""
-        goal = ""
-        if self.at_most is not None:
-            goal = f"<= {self.at_most:g}"
-        if self.at_least is not None:
-            goal = f">= {self.at_least:g}"
-        verdict = {True: "met", False: "**missed**", None: ""}[self.met]
-        figure = "" if self.figure is None else f"{self.figure:.4g} {self.unit}".rstrip()
-        return f"| {self.part} | {self.what} | {figure} | {goal} | {verdict} |"
-
-
-HEAD = "| part | what | figure | goal | |\n|---|---|---:|---:|---|"
 
 
 def state_formula(parameters: int, stage: int, ranks: int) -> float:
@@ -189,7 +146,7 @@ def checkpoints() -> Iterator[Row]:
             )
 
 
-PARTS: dict[str, Callable[[], Iterator[Any]]] = {
+PARTS: dict[str, Part] = {
     "bytes": bytes_and_traffic,
     "losses": trajectories,
     "checkpoints": checkpoints,
@@ -200,56 +157,13 @@ PARTS: dict[str, Callable[[], Iterator[Any]]] = {
 }
 
 
-def rows_of(part: str, run: Callable[[], Iterator[Any]]) -> Iterator[Row]:
-    """The rows of a part; one that fails ends with a missed row, and the parts after it still run."""
-    try:
-        for found in run():
-            yield found if isinstance(found, Row) else Row(part, **found)
-    except (Exception, RanksFailed) as error:  # noqa: BLE001  # whatever it was, it is told and missed
-        traceback.print_exc()
-        yield Row(part, f"failed: {first_line(f'{type(error).__name__}: {error}')}", None, at_most=0.0)
-
-
 def main() -> int:
     """Run the parts that were asked for; 1 where a goal is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
-    parser.add_argument("--seconds", type=float, default=2400.0, help="no part begins after these")
+    parser = arguments(__doc__, PARTS, seconds=2400.0)
     parser.add_argument("--deepspeed", metavar="PYTHON", help="one that has it, for the part peers")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
-    parts = PARTS if given.deepspeed is None else PARTS | {"peers": partial(peers, given.deepspeed)}
-    print(", ".join(f"{key} {value}" for key, value in machine(1).items()), f"\n{HEAD}", sep="\n", flush=True)
-    began = time.monotonic()
-    rows: list[Row] = []
-    left_out = []
-    spent: dict[str, float] = {}
-    for part in given.parts:
-        part_began = time.monotonic()
-        if part_began - began > given.seconds:
-            left_out.append(part)
-            continue
-        for row in rows_of(part, parts[part]):
-            rows.append(row)
-            print(row.told(), flush=True)
-        spent[part] = time.monotonic() - part_began
-    missed = [row for row in rows if row.met is False]
-    print(f"\n{len(rows)} figures, {len(missed)} goals missed, {time.monotonic() - began:.0f} s", end=": ")
-    print(", ".join(f"{part} {seconds:.0f}" for part, seconds in spent.items()))
-    if left_out:
-        print(f"no time was left for {', '.join(left_out)}")
-    if given.json:
-        given.json.write_text(
-            json.dumps(
-                {"machine": machine(1), "seconds": spent, "rows": [asdict(row) for row in rows]}, indent=1
-            )
-        )
-    if given.markdown:
-        given.markdown.write_text("\n".join([HEAD, *(row.told() for row in rows)]) + "\n")
-    return 1 if missed or left_out else 0
+    own = {} if given.deepspeed is None else {"peers": partial(peers, given.deepspeed)}
+    return measure(PARTS | own, given)
 
 
 if __name__ == "__main__":

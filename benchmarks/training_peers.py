@@ -18,6 +18,7 @@ from typing import Any
 
 import training_deepspeed
 import training_systems as systems
+from figures import first_line
 from rank_processes import Gang
 from training_cases import farthest, middle
 from training_systems import CONFIG, ROUNDS, SIZE
@@ -169,8 +170,3 @@ def _raised(trace: str) -> str:
         elif inside and not line.startswith(" "):
             return first_line(line)
     return ""
-
-
-def first_line(text: str) -> str:
-    """As it fits into a table."""
-    return text.partition("\n")[0].replace("|", "/")
