@@ -17,7 +17,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import ModuleType, TracebackType
@@ -68,8 +69,25 @@ class Outcome:
 class Gang:
     """Ranks that stay for several functions; those after a failure get new processes."""
 
-    def __init__(self, size: int, *, deadline: float = DEADLINE_SECONDS) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        deadline: float = DEADLINE_SECONDS,
+        environment: Mapping[str, str] | None = None,
+        enter: Callable[[int], object] | None = None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            size: how many ranks.
+            deadline: of their collective operations, in seconds.
+            environment: of the ranks, beside and instead of what joins them over the loopback.
+            enter: called with its rank first thing in each process, while it has a single thread; can be
+                pickled.
+        """
         self.size, self.deadline = size, deadline
+        self._prepared = (dict(environment or {}), enter)
         self._members: list[tuple[Any, Connection]] = []
 
     def __enter__(self) -> Gang:
@@ -103,7 +121,8 @@ class Gang:
             self._start()
         home = (function.__module__, inspect.getfile(function), function.__qualname__)
         for _, pipe in self._members:
-            pipe.send((home, pickle.dumps(args)))
+            with suppress(BrokenPipeError):  # one that has ended already is told of below
+                pipe.send((home, pickle.dumps(args)))
         outcomes = self._wait(time.monotonic() + timeout)
         if not all(outcome.good for outcome in outcomes):
             self.close()
@@ -125,7 +144,8 @@ class Gang:
         port = _free_port()
         for rank in range(self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, rank, self.size, port, self.deadline))
+            given = (theirs, rank, self.size, port, self.deadline, *self._prepared)
+            process = context.Process(target=_serve, args=given)
             process.start()
             theirs.close()
             self._members.append((process, ours))
@@ -149,7 +169,7 @@ class Gang:
     def _outcome(self, rank: int, pipe: Connection) -> Outcome:
         try:
             value, error = pickle.loads(pipe.recv_bytes())
-        except EOFError:
+        except (EOFError, ConnectionResetError):  # reset where it ended before it read what to do
             process = self._members[rank][0]
             process.join()
             return Outcome(rank, exit_code=process.exitcode)
@@ -180,8 +200,18 @@ def rank_outcomes(
         return gang.outcomes(function, *args, timeout=timeout)
 
 
-def _serve(pipe: Connection, rank: int, size: int, port: int, deadline: float) -> None:
+def _serve(
+    pipe: Connection,
+    rank: int,
+    size: int,
+    port: int,
+    deadline: float,
+    environment: Mapping[str, str],
+    enter: Callable[[int], object] | None,
+) -> None:
     """What a rank's process does: functions, one after the other, until one fails or no more come."""
+    if enter is not None:
+        enter(rank)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.environ |= {
         "RANK": str(rank),
@@ -189,6 +219,7 @@ def _serve(pipe: Connection, rank: int, size: int, port: int, deadline: float) -
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "GLOO_SOCKET_IFNAME": "lo",
+        **environment,
     }
     import torch
 
