@@ -142,12 +142,12 @@ def heavy_tails(once: list[float], anew: list[float]) -> Iterator[dict[str, Any]
     theirs = errors_by_root_mean_square(len(once) - 1, new=False)
     what = "a heavy tail: error after its exchange, in norms of the vector"
     yield {"what": what, "figure": once[1], "at_most": CONTRACTED}
-    yield {"what": f"{what}, scales as root mean squares", "figure": theirs[1], "at_least": 1.0}
-    what = "the same: largest error of an exchange, in errors before it"
+    yield {"what": f"{what}, by root mean squares", "figure": theirs[1], "at_least": 1.0}
+    what = "the same, then nothing: largest error after an exchange, in that before it"
     yield {"what": what, "figure": _most_growth(once), "at_most": CONTRACTED}
-    yield {"what": f"{what}, scales as root mean squares", "figure": _most_growth(theirs), "at_least": 1.0}
+    yield {"what": f"{what}, by root mean squares", "figure": _most_growth(theirs), "at_least": 1.0}
     theirs = errors_by_root_mean_square(len(anew) - 1, new=True)
-    for name, found in (("", anew), (", scales as root mean squares", theirs)):
+    for name, found in (("", anew), (", by root mean squares", theirs)):
         what = f"a new one in each of {len(anew) - 1} exchanges: largest error, in norms of the first{name}"
         yield {"what": what, "figure": max(found[1:])}
 

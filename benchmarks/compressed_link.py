@@ -1,8 +1,8 @@
 """Training over a slow link: two network namespaces of this machine, joined by a shaped pair of interfaces.
 
 One rank in each trains the same language model with each of three optimizers. Nothing leaves the namespaces,
-and nothing of them has a name outside: each lives as long as a process in it, and those end with this one,
-whatever becomes of it.
+and nothing of them has a name outside: they are gone when the last process in them is, and all of those end
+after this one even where it is killed, ranks when they are done with what they do.
 """
 
 from __future__ import annotations
