@@ -136,8 +136,8 @@ def heavy_tailed(blocks: int, generator: torch.Generator) -> torch.Tensor:
 def heavy_tails(once: list[float], anew: list[float]) -> Iterator[dict[str, Any]]:
     """What :func:`errors` found for one vector and for many, beside a scale that is the root mean square.
 
-    With that one a first exchange may leave more than there was to send. What is left is of more even
-    magnitude and shrinks then, faster than with ours, so the last row has no winner to name.
+    With that one an exchange may leave more than there was to send. What it leaves is of more even magnitude
+    and shrinks faster from then on, so over many exchanges it does no worse: the last two rows have no goal.
     """
     theirs = errors_by_root_mean_square(len(once) - 1, new=False)
     what = "a heavy tail: error after its exchange, in norms of the vector"
