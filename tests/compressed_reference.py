@@ -22,7 +22,8 @@ def follow(config, size):
     pending = [[torch.zeros_like(one) for one in common] for _ in models]
     second = [torch.zeros_like(one) for one in common]
     shrunk, rates = [1.0] * len(common), [0.0] * len(common)
-    updates, weights, losses = 0, [], []
+    seen, weights, losses = 0, [], []
+    mean_square = noise = 0.0
     for step, turn in enumerate(turns(config)):
         own, told = gradients(models, config, step)
         losses.append(told)
@@ -30,14 +31,20 @@ def follow(config, size):
         decay = [rate * optimizer.weight_decay * (one.dim() > 1) for one in common]
         if turn.exchange is Exchange.WHOLE:
             mean = [sum(every) / size for every in zip(*own, strict=True)]
+            kept = gamma ** (step + 1 - seen) if turn.variance else 1.0
+            square = squared(mean)
+            mean_square = kept * mean_square + (1 - kept) * square
+            excess = sum(squared(each) for each in own) / size - square
+            noise = kept * noise + (1 - kept) * excess / (size - 1)
             mean = clipped(mean, config.clip_norm)
             own = [mean] * size
             if turn.variance:
-                updates += 1
-                second = [gamma * v + (1 - gamma) * g * g for v, g in zip(second, mean, strict=True)]
+                seen = step + 1
+                second = [kept * v + (1 - kept) * g * g for v, g in zip(second, mean, strict=True)]
         else:
-            own = [clipped(each, config.clip_norm) for each in own]
-        below = [torch.sqrt(v / (1 - gamma**updates)) + optimizer.epsilon for v in second]
+            longer = (1 + (size - 1) * min(1.0, max(0.0, noise / mean_square))) ** 0.5
+            own = [clipped(each, longer * config.clip_norm) for each in own]
+        below = [torch.sqrt(v / (1 - gamma**seen)) + optimizer.epsilon for v in second]
         unbiased = rate / (1 - beta ** (step + 1))
         for place in range(len(common)):
             known = second[place] != 0
@@ -74,9 +81,13 @@ def gradients(models, config, step):
     return found, losses
 
 
+def squared(gradient):
+    return float(sum((one * one).sum() for one in gradient))
+
+
 def clipped(gradient, limit):
-    norm = torch.sqrt(sum((one * one).sum() for one in gradient))
-    return [one * min(1.0, limit / (float(norm) + 1e-6)) for one in gradient]
+    norm = squared(gradient) ** 0.5
+    return [one * min(1.0, limit / (norm + 1e-6)) for one in gradient]
 
 
 def show(model, common, shrunk, pending, below, second):

@@ -1,7 +1,8 @@
 """Adam's steps with a second moment that takes in only some of the gradients, on flat float32 vectors.
 
-Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2; of the second moment the bias is corrected by the
-number of its own updates. Where it is 0, no gradient was ever seen and nothing moves.
+Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, but that a second moment which takes in a gradient
+after k steps decays by the k-th power of its decay, and so looks back over as many steps as Adam's, however few
+gradients it has seen of them. Where it is 0, no gradient was ever seen and nothing moves.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Denominator:
     """What moments are divided by: the root of the second moment without its bias, and epsilon.
 
     Attributes:
-        updates: of the second moment.
+        steps: that the second moment stands for.
         beta: its decay.
         epsilon: of the optimizer.
     """
 
-    updates: int
+    steps: int
     beta: float
     epsilon: float
 
@@ -47,12 +48,12 @@ class Denominator:
     @property
     def unbiased(self) -> float:
         """Share of the second moment that is not its beginning."""
-        return 1.0 - self.beta**self.updates
+        return 1.0 - self.beta**self.steps
 
 
-def denominator(optimizer: OptimizerConfig, updates: int) -> Denominator:
-    """After so many updates of the second moment."""
-    return Denominator(max(1, updates), optimizer.betas[1], optimizer.epsilon)
+def denominator(optimizer: OptimizerConfig, steps: int) -> Denominator:
+    """With a second moment that stands for so many steps."""
+    return Denominator(max(1, steps), optimizer.betas[1], optimizer.epsilon)
 
 
 @torch.no_grad()
@@ -80,24 +81,24 @@ def parts(numel: int) -> Iterator[slice]:
 class MomentStepper(DeviceStepper):
     """Steps with whole gradients on the device, while the second moment is not frozen."""
 
-    def prepare(self, *, variance: bool, updates: int, number: int) -> None:
+    def prepare(self, *, elapsed: int, stands_for: int, number: int) -> None:
         """What the next :meth:`step` does.
 
         Args:
-            variance: whether the second moment takes the gradient in.
-            updates: of it, with this one.
+            elapsed: steps since the second moment took in a gradient, with this one; 0 where it takes none.
+            stands_for: steps that it stands for then.
             number: of steps with this one, for the bias of the first moment.
         """
-        self._variance, self._updates, self._number = variance, updates, number
+        self._elapsed, self._stands_for, self._number = elapsed, stands_for, number
 
     @torch.no_grad()
     def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""
         beta = self._optimizer.betas[0]
-        by = denominator(self._optimizer, self._updates)
+        by = denominator(self._optimizer, self._stands_for)
         for bucket, vectors in zip(self.buckets, self.vectors, strict=True):
             gradient = self._gradients.pop(bucket.index)
-            take_in(vectors, gradient, update.scale, self._optimizer, variance=self._variance)
+            take_in(vectors, gradient, update.scale, self._optimizer, elapsed=self._elapsed)
             factor = update.rate / (1.0 - beta**self._number)
             shrink = 1.0 - update.rate * self._optimizer.weight_decay * bucket.decays
             weights = vectors.weights
@@ -110,13 +111,15 @@ class MomentStepper(DeviceStepper):
 
 @torch.no_grad()
 def take_in(
-    vectors: Vectors, gradient: torch.Tensor, scale: float, optimizer: OptimizerConfig, *, variance: bool
+    vectors: Vectors, gradient: torch.Tensor, scale: float, optimizer: OptimizerConfig, *, elapsed: int = 0
 ) -> None:
-    """The moments after a gradient [n] of any floating dtype, times a scale."""
+    """The moments after a gradient [n] of any floating dtype, times a scale.
+
+    The second moment takes it in after so many ``elapsed`` steps, or not at all where these are 0.
+    """
+    kept = optimizer.betas[1] ** elapsed
     for own in parts(gradient.numel()):
         scaled = gradient[own].float() * scale
         vectors.exp_avg[own].lerp_(scaled, 1.0 - optimizer.betas[0])
-        if variance:
-            vectors.exp_avg_sq[own].mul_(optimizer.betas[1]).addcmul_(
-                scaled, scaled, value=1.0 - optimizer.betas[1]
-            )
+        if elapsed:
+            vectors.exp_avg_sq[own].mul_(kept).addcmul_(scaled, scaled, value=1.0 - kept)

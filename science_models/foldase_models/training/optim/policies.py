@@ -50,6 +50,7 @@ class Course:
     Attributes:
         step: the next one.
         variance_updates: of the second moment so far.
+        variance_steps: that it stands for, those until its last update.
         next_variance: the step of the next one.
         next_sync: the step of the next exchange once the second moment is frozen.
         frozen_at: the step from which on it is frozen; None where that is not known yet.
@@ -58,6 +59,7 @@ class Course:
 
     step: int = 0
     variance_updates: int = 0
+    variance_steps: int = 0
     next_variance: int = 0
     next_sync: int = 0
     frozen_at: int | None = None
@@ -99,7 +101,7 @@ class Policy(ABC):
     def after_adamw(self, steps: int) -> Course:
         """The course of a training that begins where AdamW ended, after so many steps.
 
-        It is where it would be now; of the second moment as many updates count as it would have had.
+        It is where it would be now, with a second moment that has seen all of them.
         """
 
     @abstractmethod
@@ -157,7 +159,7 @@ class OneBitPolicy(Policy):
 
     def after_adamw(self, steps: int) -> Course:
         """As after as many of its own."""
-        return replace(self.begin(), step=steps, variance_updates=steps)
+        return replace(self.begin(), step=steps, variance_updates=steps, variance_steps=steps)
 
     def first_frozen(self) -> int:
         """The step that is given, or from which on it is frozen where no two looks at it differ."""
@@ -193,7 +195,9 @@ class OneBitPolicy(Policy):
             before, course.measured = course.measured, size
             if before and size and min(before / size, size / before) >= self.compression.settled:
                 course.frozen_at = course.step + 1
-        course.variance_updates += turn.variance
+        if turn.variance:
+            course.variance_updates += 1
+            course.variance_steps = course.step + 1
         course.step += 1
 
 
@@ -216,7 +220,7 @@ class ZeroOnePolicy(Policy):
         assert course.frozen_at is not None
         while course.next_variance < min(steps, course.frozen_at):
             self.done(course, Turn(Exchange.WHOLE, variance=True))
-        return replace(course, step=steps)
+        return replace(course, step=steps, variance_steps=steps)
 
     def first_frozen(self) -> int:
         """The step that is given, or the first after which ranks step alone."""
@@ -279,6 +283,7 @@ class ZeroOnePolicy(Policy):
         if turn.variance:
             course.next_variance += 2 ** min(course.variance_updates // self.compression.variance_kappa, 62)
             course.variance_updates += 1
+            course.variance_steps = course.step + 1
         if course.frozen and turn.exchange is Exchange.SYNC:
             course.next_sync = course.step + self.interval(course.step, course.frozen_at)
         course.step += 1

@@ -10,7 +10,8 @@ Which step exchanges what is for a policy to say (:mod:`foldase_models.training.
   finite counts as 0 then, on that rank alone; the others hear of it at the next exchange.
 
 Clipping: a whole gradient as ever; else each rank clips its own estimate of it, ranks times its part, by that
-one's norm: a mean of vectors that are not longer than the limit is not longer either.
+one's norm and a limit that is larger by as much as these were longer than whole gradients
+(:mod:`foldase_models.training.optim.gradient_noise`).
 
 At stage 1 moments and average are shared out until the second moment is frozen, and gathered then, once.
 """
@@ -34,6 +35,7 @@ from foldase_models.training.collectives import Pending
 from foldase_models.training.config import check_ranks
 from foldase_models.training.optim.alone import Alone, Span
 from foldase_models.training.optim.compressed import CompressedMean
+from foldase_models.training.optim.gradient_noise import GradientNoise
 from foldase_models.training.optim.moments import Denominator, MomentStepper, denominator, take_in
 from foldase_models.training.optim.policies import Exchange, make_policy
 from foldase_models.training.shards import FlatShard
@@ -67,6 +69,7 @@ class CompressedEngine(ReplicatedEngine):
         self.spans = {decays: Span() for decays in (True, False)}
         self.pending_steps, self._kept, self._lost, self._all_lost = 0, 1.0, 0, 0
         self._masked_after = -1
+        self._noise, self._own_square, self._squares = GradientNoise(), 0.0, (0.0, 0.0)
         self._scale = 1.0
         self._hooks = [
             parameter.register_hook(partial(_refuse_sparse, name))  # type: ignore[no-untyped-call]
@@ -88,33 +91,47 @@ class CompressedEngine(ReplicatedEngine):
         super().backward(loss, last=last and self._policy.turn(self.course).exchange is Exchange.WHOLE)
 
     def finish(self) -> float:
-        """Of the whole gradient, or of what ranks take for it: the root of the mean of their squares."""
+        """Of the whole gradient, or of what ranks take for it: the root of the mean of their squares.
+
+        The latter by as much shorter as they were longer when both were known.
+        """
         turn = self._policy.turn(self.course)
-        if turn.exchange is Exchange.WHOLE:
-            return super().finish()
         ranks = self.around.collectives.ranks.size
+        if turn.exchange is Exchange.WHOLE:
+            return self._finish_whole(ranks)
         own = ranks**2 * sum(square_sum(gradient) for gradient in self._gradients)
         if turn.exchange is Exchange.LOCAL and not math.isfinite(own):
             for gradient in self._gradients:
                 gradient.zero_()
             own, self._lost = 0.0, self._lost + 1
-        self._scale = ranks * min(1.0, self.config.clip_norm / (math.sqrt(own) + 1e-6))
+        longer = self._noise.longer(ranks)
+        self._scale = ranks * min(1.0, longer * self.config.clip_norm / (math.sqrt(own) + 1e-6))
         if turn.exchange is Exchange.LOCAL:
-            return math.sqrt(own)
+            return math.sqrt(own) / longer
         known = torch.tensor([own, float(self._lost)], dtype=torch.float64)
         self.around.collectives.all_reduce("squared norms of the ranks", known).wait()
         self._lost, self._all_lost = 0, self._all_lost + int(known[1])
-        return math.sqrt(float(known[0]) / ranks)
+        return math.sqrt(float(known[0]) / ranks) / longer
+
+    def _finish_whole(self, ranks: int) -> float:
+        norm = super().finish()
+        own = torch.tensor([ranks * self._own_square], dtype=torch.float64)
+        self.around.collectives.all_reduce("squared norms of the ranks", own).wait()
+        self._own_square, self._squares = 0.0, (norm**2, float(own))
+        return norm
 
     def step(self, update: Update) -> None:
         """Take the step that comes next on the course."""
         turn = self._policy.turn(self.course)
         self._kept *= 1.0 if update.average_decay is None else update.average_decay
         if turn.exchange is Exchange.WHOLE:
-            updates = self.course.variance_updates + turn.variance
-            self.stepper.prepare(variance=turn.variance, updates=updates, number=self.course.step + 1)
+            number, seen = self.course.step + 1, self.course.variance_steps
+            elapsed = number - seen if turn.variance else 0
+            self.stepper.prepare(elapsed=elapsed, stands_for=seen + elapsed, number=number)
             super().step(update)
             self._kept = 1.0
+            kept = self.config.optimizer.betas[1] ** elapsed
+            self._noise.take_in(*self._squares, self.around.collectives.ranks.size, kept=kept)
         else:
             self._step_alone(update)
             if turn.exchange is Exchange.SYNC:
@@ -165,6 +182,7 @@ class CompressedEngine(ReplicatedEngine):
             kept=self._kept,
             lost=self._all_lost,
             errors=bool(self._means),
+            noise=self._noise,
         ).to_json()
 
     def loading(self, values: Mapping[str, Any]) -> Mapping[str, FlatShard]:
@@ -190,12 +208,8 @@ class CompressedEngine(ReplicatedEngine):
     @torch.no_grad()
     def take_up(self, step: int, values: Mapping[str, Any]) -> None:
         """Go on on the saved course; after AdamW on the one that it would have come to."""
-        beta = self.config.optimizer.betas[1]
         if not values:
             self.course = self._policy.after_adamw(step)
-            rest = (1.0 - beta**self.course.variance_updates) / (1.0 - beta ** max(1, step))
-            for vectors in self.stepper.vectors:
-                vectors.exp_avg_sq.mul_(rest)  # its bias is corrected by the number of updates from now on
             if self.around.collectives.ranks.first:
                 _log.warning(
                     "the checkpoint is of adamw: %s takes its moments over after %d steps",
@@ -205,6 +219,7 @@ class CompressedEngine(ReplicatedEngine):
         else:
             known = Progress.from_json(values)
             self.course, self._all_lost, self._kept = known.course, known.lost, known.kept
+            self._noise = known.noise
             if known.ranks == self.around.collectives.ranks.size:
                 self.spans, self.pending_steps = dict(known.spans), known.pending_steps
             else:
@@ -269,6 +284,10 @@ class CompressedEngine(ReplicatedEngine):
         """The exact mean of the ranks' weights, a new vector; collective."""
         return one.common(self.pending_mean(bucket, one), self.spans[bucket.decays], self._by())
 
+    def _launch(self, bucket: Bucket) -> None:
+        self._own_square += square_sum(self._gradients[bucket.index])
+        super()._launch(bucket)
+
     def _step_alone(self, update: Update) -> None:
         """Take this rank's own gradients in."""
         optimizer = self.config.optimizer
@@ -277,7 +296,7 @@ class CompressedEngine(ReplicatedEngine):
         for decays, span in self.spans.items():
             span.add(rate, update.rate * optimizer.weight_decay * decays)
         for (bucket, one), gradient in zip(self._states(), self._gradients, strict=True):
-            take_in(one.vectors, gradient, self._scale, optimizer, variance=False)
+            take_in(one.vectors, gradient, self._scale, optimizer)
             one.add(rate, update.rate * optimizer.weight_decay * bucket.decays)
         self.pending_steps += 1
 
@@ -317,13 +336,13 @@ class CompressedEngine(ReplicatedEngine):
         return zip(self.buckets, self.alone, strict=True)
 
     def _by(self) -> Denominator:
-        return denominator(self.config.optimizer, self.course.variance_updates)
+        return denominator(self.config.optimizer, self.course.variance_steps)
 
     def _size(self) -> float:
         """Sum of the second moment without its bias, after this step."""
         own = sum(float(vectors.exp_avg_sq.sum(dtype=torch.float64)) for vectors in self.stepper.vectors)
         every = total(self.around.collectives, own)  # alike on all ranks, to the last bit
-        return every / denominator(self.config.optimizer, self.course.variance_updates + 1).unbiased
+        return every / denominator(self.config.optimizer, self.course.step + 1).unbiased
 
     def _need_means(self) -> None:
         if not self._means:

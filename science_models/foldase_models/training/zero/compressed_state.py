@@ -17,6 +17,7 @@ import torch
 
 from foldase_models.training.optim.alone import Alone, Span
 from foldase_models.training.optim.compressed import CompressedMean
+from foldase_models.training.optim.gradient_noise import GradientNoise
 from foldase_models.training.optim.moments import Denominator
 from foldase_models.training.optim.policies import Course
 from foldase_models.training.ranks import Ranks
@@ -41,6 +42,7 @@ class Progress:
         kept: share of the average that is left since it took in weights.
         lost: gradients of single ranks that were not finite.
         errors: whether there are errors of compression.
+        noise: of gradients.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Progress:
     kept: float
     lost: int
     errors: bool
+    noise: GradientNoise
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -59,13 +62,18 @@ class Progress:
         return {name: getattr(self, name) for name in simple} | {
             "course": self.course.to_json(),
             "spans": spans,
+            "noise": asdict(self.noise),
         }
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Progress:
         """What :meth:`to_json` gave."""
         decaying, others = (Span(**span) for span in plain["spans"])
-        changed = {"course": Course.from_json(plain["course"]), "spans": {True: decaying, False: others}}
+        changed = {
+            "course": Course.from_json(plain["course"]),
+            "spans": {True: decaying, False: others},
+            "noise": GradientNoise(**plain["noise"]),
+        }
         return cls(**{**plain, **changed})
 
 
