@@ -1,8 +1,8 @@
 """Adam's steps with a second moment that takes in only some of the gradients, on flat float32 vectors.
 
 Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, but that a second moment which takes in a gradient
-after k steps decays by the k-th power of its decay, and so looks back over as many steps as Adam's, however few
-gradients it has seen of them. Where it is 0, no gradient was ever seen and nothing moves.
+after k steps decays by the k-th power of its decay, and so looks back over as many steps as Adam's, of however
+few it has seen a gradient. Where it is 0, no gradient was ever seen and nothing moves.
 """
 
 from __future__ import annotations
