@@ -22,7 +22,8 @@ def follow(config, size):
     pending = [[torch.zeros_like(one) for one in common] for _ in models]
     second = [torch.zeros_like(one) for one in common]
     shrunk, rates = [1.0] * len(common), [0.0] * len(common)
-    seen, weights, losses = 0, [], []
+    weights, losses = [], []
+    seen, begun, kappa = 0, 1.0, optimizer.compression.variance_kappa
     mean_square = noise = 0.0
     for step, turn in enumerate(turns(config)):
         own, told = gradients(models, config, step)
@@ -31,7 +32,8 @@ def follow(config, size):
         decay = [rate * optimizer.weight_decay * (one.dim() > 1) for one in common]
         if turn.exchange is Exchange.WHOLE:
             mean = [sum(every) / size for every in zip(*own, strict=True)]
-            kept = gamma ** (step + 1 - seen) if turn.variance else 1.0
+            steady = min(gamma, (kappa - 1) / (kappa + 1))
+            kept = max(gamma ** (step + 1 - seen), steady) if turn.variance else 1.0
             square = squared(mean)
             mean_square = kept * mean_square + (1 - kept) * square
             excess = sum(squared(each) for each in own) / size - square
@@ -39,12 +41,12 @@ def follow(config, size):
             mean = clipped(mean, config.clip_norm)
             own = [mean] * size
             if turn.variance:
-                seen = step + 1
+                seen, begun = step + 1, begun * kept
                 second = [kept * v + (1 - kept) * g * g for v, g in zip(second, mean, strict=True)]
         else:
             longer = (1 + (size - 1) * min(1.0, max(0.0, noise / mean_square))) ** 0.5
             own = [clipped(each, longer * config.clip_norm) for each in own]
-        below = [torch.sqrt(v / (1 - gamma**seen)) + optimizer.epsilon for v in second]
+        below = [torch.sqrt(v / (1 - begun)) + optimizer.epsilon for v in second]
         unbiased = rate / (1 - beta ** (step + 1))
         for place in range(len(common)):
             known = second[place] != 0

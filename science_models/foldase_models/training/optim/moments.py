@@ -1,8 +1,8 @@
 """Adam's steps with a second moment that takes in only some of the gradients, on flat float32 vectors.
 
-Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, but that a second moment which takes in a gradient
-after k steps decays by the k-th power of its decay, and so looks back over as many steps as Adam's, of however
-few it has seen a gradient. Where it is 0, no gradient was ever seen and nothing moves.
+Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2; how much the second moment keeps when it takes a
+gradient in is for a policy to say (:mod:`foldase_models.training.optim.policies`). Where it is 0, no gradient
+was ever seen and nothing moves.
 """
 
 from __future__ import annotations
@@ -28,13 +28,11 @@ class Denominator:
     """What moments are divided by: the root of the second moment without its bias, and epsilon.
 
     Attributes:
-        steps: that the second moment stands for.
-        beta: its decay.
+        rest: share of the second moment that is the 0 it began with.
         epsilon: of the optimizer.
     """
 
-    steps: int
-    beta: float
+    rest: float
     epsilon: float
 
     def of(self, exp_avg_sq: torch.Tensor) -> torch.Tensor:
@@ -43,17 +41,7 @@ class Denominator:
 
     def root(self, exp_avg_sq: torch.Tensor) -> torch.Tensor:
         """Of some elements [n]; epsilon where the second moment is 0."""
-        return torch.sqrt(exp_avg_sq).div_(math.sqrt(self.unbiased)).add_(self.epsilon)
-
-    @property
-    def unbiased(self) -> float:
-        """Share of the second moment that is not its beginning."""
-        return 1.0 - self.beta**self.steps
-
-
-def denominator(optimizer: OptimizerConfig, steps: int) -> Denominator:
-    """With a second moment that stands for so many steps."""
-    return Denominator(max(1, steps), optimizer.betas[1], optimizer.epsilon)
+        return torch.sqrt(exp_avg_sq).div_(math.sqrt(1.0 - self.rest)).add_(self.epsilon)
 
 
 @torch.no_grad()
@@ -81,28 +69,28 @@ def parts(numel: int) -> Iterator[slice]:
 class MomentStepper(DeviceStepper):
     """Steps with whole gradients on the device, while the second moment is not frozen."""
 
-    def prepare(self, *, elapsed: int, stands_for: int, number: int) -> None:
+    def prepare(self, *, kept: float, rest: float, number: int) -> None:
         """What the next :meth:`step` does.
 
         Args:
-            elapsed: steps since the second moment took in a gradient, with this one; 0 where it takes none.
-            stands_for: steps that it stands for then.
+            kept: share of the second moment that is left when it takes the gradient in; 1 where it does not.
+            rest: share of it that is then the 0 it began with.
             number: of steps with this one, for the bias of the first moment.
         """
-        self._elapsed, self._stands_for, self._number = elapsed, stands_for, number
+        self._kept, self._number = kept, number
+        self._by = Denominator(rest, self._optimizer.epsilon)
 
     @torch.no_grad()
     def step(self, update: Update, publish: Publish | None) -> None:
         """Step in place."""
         beta = self._optimizer.betas[0]
-        by = denominator(self._optimizer, self._stands_for)
         for bucket, vectors in zip(self.buckets, self.vectors, strict=True):
             gradient = self._gradients.pop(bucket.index)
-            take_in(vectors, gradient, update.scale, self._optimizer, elapsed=self._elapsed)
+            take_in(vectors, gradient, update.scale, self._optimizer, kept=self._kept)
             factor = update.rate / (1.0 - beta**self._number)
             shrink = 1.0 - update.rate * self._optimizer.weight_decay * bucket.decays
             weights = vectors.weights
-            move(weights, weights, shrink, vectors.exp_avg, factor, vectors.exp_avg_sq, by)
+            move(weights, weights, shrink, vectors.exp_avg, factor, vectors.exp_avg_sq, self._by)
             if vectors.average is not None and update.average_decay is not None:
                 vectors.average.lerp_(weights, 1.0 - update.average_decay)
             if publish is not None:
@@ -111,15 +99,14 @@ class MomentStepper(DeviceStepper):
 
 @torch.no_grad()
 def take_in(
-    vectors: Vectors, gradient: torch.Tensor, scale: float, optimizer: OptimizerConfig, *, elapsed: int = 0
+    vectors: Vectors, gradient: torch.Tensor, scale: float, optimizer: OptimizerConfig, *, kept: float = 1.0
 ) -> None:
     """The moments after a gradient [n] of any floating dtype, times a scale.
 
-    The second moment takes it in after so many ``elapsed`` steps, or not at all where these are 0.
+    Of the second moment a share is ``kept``; the rest is what it takes of the gradient in.
     """
-    kept = optimizer.betas[1] ** elapsed
     for own in parts(gradient.numel()):
         scaled = gradient[own].float() * scale
         vectors.exp_avg[own].lerp_(scaled, 1.0 - optimizer.betas[0])
-        if elapsed:
+        if kept < 1.0:
             vectors.exp_avg_sq[own].mul_(kept).addcmul_(scaled, scaled, value=1.0 - kept)

@@ -50,7 +50,8 @@ class Course:
     Attributes:
         step: the next one.
         variance_updates: of the second moment so far.
-        variance_steps: that it stands for, those until its last update.
+        variance_steps: those until its last update.
+        variance_rest: share of it that is the 0 it began with.
         next_variance: the step of the next one.
         next_sync: the step of the next exchange once the second moment is frozen.
         frozen_at: the step from which on it is frozen; None where that is not known yet.
@@ -60,6 +61,7 @@ class Course:
     step: int = 0
     variance_updates: int = 0
     variance_steps: int = 0
+    variance_rest: float = 1.0
     next_variance: int = 0
     next_sync: int = 0
     frozen_at: int | None = None
@@ -124,6 +126,10 @@ class Policy(ABC):
             ModelError: as :meth:`first_frozen`.
         """
 
+    def kept(self, course: Course) -> float:
+        """Share of the second moment that is left when the next step takes a gradient into it."""
+        return self.config.optimizer.betas[1]
+
     def measures(self, course: Course) -> bool:
         """Whether :meth:`done` asks for the size of the second moment after the next step."""
         return False
@@ -137,6 +143,15 @@ class Policy(ABC):
             turn: what :meth:`turn` gave for it.
             size: sum of the second moment, without its bias, after this step, where :meth:`measures` said so.
         """
+
+    def _after_adamw(self, course: Course, steps: int, updates: int) -> Course:
+        rest = self.config.optimizer.betas[1] ** steps
+        return replace(course, step=steps, variance_updates=updates, variance_steps=steps, variance_rest=rest)
+
+    def _updated(self, course: Course) -> None:
+        course.variance_rest *= self.kept(course)
+        course.variance_updates += 1
+        course.variance_steps = course.step + 1
 
 
 class OneBitPolicy(Policy):
@@ -159,7 +174,7 @@ class OneBitPolicy(Policy):
 
     def after_adamw(self, steps: int) -> Course:
         """As after as many of its own."""
-        return replace(self.begin(), step=steps, variance_updates=steps, variance_steps=steps)
+        return self._after_adamw(self.begin(), steps, steps)
 
     def first_frozen(self) -> int:
         """The step that is given, or from which on it is frozen where no two looks at it differ."""
@@ -196,8 +211,7 @@ class OneBitPolicy(Policy):
             if before and size and min(before / size, size / before) >= self.compression.settled:
                 course.frozen_at = course.step + 1
         if turn.variance:
-            course.variance_updates += 1
-            course.variance_steps = course.step + 1
+            self._updated(course)
         course.step += 1
 
 
@@ -220,7 +234,7 @@ class ZeroOnePolicy(Policy):
         assert course.frozen_at is not None
         while course.next_variance < min(steps, course.frozen_at):
             self.done(course, Turn(Exchange.WHOLE, variance=True))
-        return replace(course, step=steps, variance_steps=steps)
+        return self._after_adamw(course, steps, course.variance_updates)
 
     def first_frozen(self) -> int:
         """The step that is given, or the first after which ranks step alone."""
@@ -232,6 +246,17 @@ class ZeroOnePolicy(Policy):
             why = "the learning rate never falls to half of its peak" if alone else "longest_interval is 1"
             raise _never_frozen(f"is left out, and ranks never step alone: {why}", self.config)
         return first
+
+    def kept(self, course: Course) -> float:
+        """By the steps since its last update, so that it looks back over as many as Adam's.
+
+        The paper's keeps betas[1] however long ago that was, and lags behind. An average in which a gradient
+        counts 2 / (kappa + 1) is as steady as a mean of kappa of them: none counts more than that, or than
+        in Adam's.
+        """
+        beta, kappa = self.config.optimizer.betas[1], self.compression.variance_kappa
+        steady = (kappa - 1) / (kappa + 1)
+        return max(beta ** (course.step + 1 - course.variance_steps), min(beta, steady))
 
     def interval(self, step: int, frozen_at: int) -> int:
         """Steps from an exchange to the next one."""
@@ -282,8 +307,7 @@ class ZeroOnePolicy(Policy):
         assert course.frozen_at is not None
         if turn.variance:
             course.next_variance += 2 ** min(course.variance_updates // self.compression.variance_kappa, 62)
-            course.variance_updates += 1
-            course.variance_steps = course.step + 1
+            self._updated(course)
         if course.frozen and turn.exchange is Exchange.SYNC:
             course.next_sync = course.step + self.interval(course.step, course.frozen_at)
         course.step += 1

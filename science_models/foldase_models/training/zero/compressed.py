@@ -36,7 +36,7 @@ from foldase_models.training.config import check_ranks
 from foldase_models.training.optim.alone import Alone, Span
 from foldase_models.training.optim.compressed import CompressedMean
 from foldase_models.training.optim.gradient_noise import GradientNoise
-from foldase_models.training.optim.moments import Denominator, MomentStepper, denominator, take_in
+from foldase_models.training.optim.moments import Denominator, MomentStepper, take_in
 from foldase_models.training.optim.policies import Exchange, make_policy
 from foldase_models.training.shards import FlatShard
 from foldase_models.training.surroundings import Surroundings, Update
@@ -125,12 +125,11 @@ class CompressedEngine(ReplicatedEngine):
         turn = self._policy.turn(self.course)
         self._kept *= 1.0 if update.average_decay is None else update.average_decay
         if turn.exchange is Exchange.WHOLE:
-            number, seen = self.course.step + 1, self.course.variance_steps
-            elapsed = number - seen if turn.variance else 0
-            self.stepper.prepare(elapsed=elapsed, stands_for=seen + elapsed, number=number)
+            kept = self._policy.kept(self.course) if turn.variance else 1.0
+            rest = self.course.variance_rest * kept
+            self.stepper.prepare(kept=kept, rest=rest, number=self.course.step + 1)
             super().step(update)
             self._kept = 1.0
-            kept = self.config.optimizer.betas[1] ** elapsed
             self._noise.take_in(*self._squares, self.around.collectives.ranks.size, kept=kept)
         else:
             self._step_alone(update)
@@ -336,13 +335,13 @@ class CompressedEngine(ReplicatedEngine):
         return zip(self.buckets, self.alone, strict=True)
 
     def _by(self) -> Denominator:
-        return denominator(self.config.optimizer, self.course.variance_steps)
+        return Denominator(self.course.variance_rest, self.config.optimizer.epsilon)
 
     def _size(self) -> float:
         """Sum of the second moment without its bias, after this step."""
         own = sum(float(vectors.exp_avg_sq.sum(dtype=torch.float64)) for vectors in self.stepper.vectors)
         every = total(self.around.collectives, own)  # alike on all ranks, to the last bit
-        return every / denominator(self.config.optimizer, self.course.step + 1).unbiased
+        return every / (1.0 - self.course.variance_rest * self.config.optimizer.betas[1])
 
     def _need_means(self) -> None:
         if not self._means:
