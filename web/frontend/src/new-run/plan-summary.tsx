@@ -1,6 +1,7 @@
 import type { Plan, PlannedStep } from "@/api/types";
 import { formatBytes, formatRange } from "@/ui/format";
 import { Notice } from "@/ui/notice";
+import { FaultText } from "@/ui/problem-alert";
 import { StateLabel } from "@/ui/state";
 import { ScrollBox } from "@/ui/scroll-box";
 import { trainingRefusal, trainingWords } from "@/ui/training-plan";
@@ -21,7 +22,10 @@ export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
           name="Peak memory"
           value={plan.memory_bytes > 0 ? formatBytes(plan.memory_bytes) : "unknown"}
         />
-        <Figure name="Already computed" value={`${plan.cached} of ${plan.steps.length} steps`} />
+        <Figure
+          name="Already computed"
+          value={`${plan.cached} of ${plan.steps.length} ${plan.steps.length === 1 ? "step" : "steps"}`}
+        />
       </dl>
       {plan.warnings.map((warning) => (
         <Notice key={warning} kind="warning">
@@ -63,7 +67,7 @@ function PlanRow({ step }: { step: PlannedStep }) {
   const [low, high] = step.estimate?.seconds ?? [];
   const words = trainingWords(step.estimate?.plan);
   const refusal = trainingRefusal(step.estimate?.plan);
-  const more = words.length > 0 || refusal !== "";
+  const more = words.length > 0 || refusal !== "" || step.refusal != null;
   return (
     <>
       <tr title={step.estimate?.basis || undefined} className={more ? classes.continued : undefined}>
@@ -80,11 +84,9 @@ function PlanRow({ step }: { step: PlannedStep }) {
           )}
         </td>
         <td className={table.number}>
-          {low !== undefined && high !== undefined ? (
-            formatRange(low, high)
-          ) : (
-            <span className="muted">unknown</span>
-          )}
+          {low !== undefined && high !== undefined
+            ? formatRange(low, high)
+            : !step.refusal && <span className="muted">unknown</span>}
         </td>
         <td>
           <Expectation step={step} />
@@ -95,6 +97,11 @@ function PlanRow({ step }: { step: PlannedStep }) {
           <td colSpan={3}>
             {words.length > 0 && <span className={`muted ${classes.training}`}>{words.join(" · ")}</span>}
             {refusal !== "" && <span className={classes.tooLarge}>{refusal}</span>}
+            {step.refusal && (
+              <div className={classes.refused} data-refused={step.name}>
+                <FaultText fault={step.refusal} />
+              </div>
+            )}
           </td>
         </tr>
       )}
@@ -105,6 +112,7 @@ function PlanRow({ step }: { step: PlannedStep }) {
 /** What is expected of a step: a stored result, a computation, or nothing at all. */
 function Expectation({ step }: { step: PlannedStep }) {
   if (step.runs === false) return <StateLabel state="skipped" />;
+  if (step.refusal) return "would fail";
   if (step.cached === true) return <StateLabel state="cached" />;
   return step.cached === false ? "will run" : <span className="muted">known later</span>;
 }
