@@ -137,7 +137,7 @@ def test_a_plan_tells_the_optimizer_the_rounds_and_the_bytes():
     assert told["exchanges"]["steps_of"]["whole"] == {"steps": 84, "sent_bytes": 4 * NUMEL}
     assert told["exchanges"]["steps_of"]["local"] == {"steps": 427, "sent_bytes": 0}
     assert "float32, zero_one_adam; " in plan.in_words()
-    assert "sent on average, in 773 of 1,200" in plan.in_words()
+    assert "sent on average, in 773 of 1,200 steps" in plan.in_words()
     table = plan.explain()
     assert "stage 0, float32, zero_one_adam, 1,200 steps of 2 parts" in table
     assert "sent on average, in 773 of 1,200 steps" in table

@@ -231,11 +231,13 @@ def _training_lines(plan: dict[str, Any]) -> Iterator[str]:
     parts = ", ".join(f"{kind} {_short_range(span)}" for kind, span in kinds.items())
     yield f"a step in {_short_range(plan['step_seconds'])} ({parts})"
     exchanges = plan.get("exchanges")
+    sent = show_bytes(sum(plan.get("sent_bytes", {}).values()))
     if exchanges:
         steps = sum(kind["steps"] for kind in exchanges["steps_of"].values())
-        sent = show_bytes(sum(plan["sent_bytes"].values()))
         said = f"ranks exchange in {exchanges['rounds']:,} of {steps:,} steps, {sent} a step on average"
         yield f"with {plan['options']['optimizer']} {said}"
+    elif ranks > 1:
+        yield f"ranks exchange in every step, {sent} a step"
     if plan.get("refusal"):
         yield f"does not fit: {plan['refusal']}"
 

@@ -78,7 +78,9 @@ function PlanRow({ step }: { step: PlannedStep }) {
           )}
           <br />
           <span className="muted">{step.uses}</span>
-          {(step.resources.ranks ?? 1) > 1 && <span className="muted"> on {step.resources.ranks} ranks</span>}
+          {(step.resources.ranks ?? 1) > 1 && words.length === 0 && (
+            <span className={`muted ${classes.ranks}`}> on {step.resources.ranks} ranks</span>
+          )}
           {!step.fits && refusal === "" && (
             <span className={classes.tooLarge}>needs more memory than any node has</span>
           )}
@@ -112,7 +114,7 @@ function PlanRow({ step }: { step: PlannedStep }) {
 /** What is expected of a step: a stored result, a computation, or nothing at all. */
 function Expectation({ step }: { step: PlannedStep }) {
   if (step.runs === false) return <StateLabel state="skipped" />;
-  if (step.refusal) return "would fail";
+  if (step.refusal) return <StateLabel state="failed" word="would fail" />;
   if (step.cached === true) return <StateLabel state="cached" />;
   return step.cached === false ? "will run" : <span className="muted">known later</span>;
 }
