@@ -11,16 +11,17 @@ import classes from "./new-run.module.css";
 /** Estimated time and memory, expected cache hits, and the steps in their order. */
 export function PlanSummary({ plan, stale }: { plan: Plan; stale: boolean }) {
   const [low, high] = plan.seconds;
+  const otherwise = plan.cached === plan.steps.length ? "none" : "unknown";
   return (
     <div data-state={stale ? "updating" : "planned"} className={stale ? classes.stale : undefined}>
       <dl className={classes.figures}>
         <Figure
           name="Time"
-          value={low !== undefined && high !== undefined && high > 0 ? formatRange(low, high) : "unknown"}
+          value={low !== undefined && high !== undefined && high > 0 ? formatRange(low, high) : otherwise}
         />
         <Figure
           name="Peak memory"
-          value={plan.memory_bytes > 0 ? formatBytes(plan.memory_bytes) : "unknown"}
+          value={plan.memory_bytes > 0 ? formatBytes(plan.memory_bytes) : otherwise}
         />
         <Figure
           name="Already computed"

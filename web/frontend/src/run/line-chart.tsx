@@ -21,6 +21,11 @@ function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
+/** A single value makes no line: it is shown as a point. */
+function isAlone(plot: uPlot): boolean {
+  return plot.data[0].length === 1;
+}
+
 /** From the lowest to the highest value with room around them; what is always 0 needs little. */
 function heights(_: uPlot, low: number | null, high: number | null): uPlot.Range.MinMax {
   if (low === null || high === null) return [null, null];
@@ -55,7 +60,7 @@ function options(
           ticks.map((tick) => (tick == null ? "" : formatMetric(name, tick, TICK_DIGITS))),
       },
     ],
-    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false }, spanGaps: false }],
+    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: isAlone }, spanGaps: false }],
     hooks: { setCursor: [(plot) => onHover(plot.cursor.idx ?? null)] },
   };
 }
