@@ -186,8 +186,8 @@ def test_beside_another_optimizer_the_ways_of_that_one_are_open():
 @pytest.mark.parametrize(
     ("training", "ranks", "field"),
     [
-        (config(), 1, "optimizer.kind"),
-        (config("one_bit_adam"), 1, "optimizer.kind"),
+        (config(), 1, "ranks"),
+        (config("one_bit_adam"), 1, "ranks"),
         (config("one_bit_adam", steps=30), 2, "optimizer.compression.freeze_step"),
         (config(longest_interval=1), 2, "optimizer.compression.freeze_step"),
     ],
