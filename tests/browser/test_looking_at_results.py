@@ -12,6 +12,19 @@ from web_support import API, Running, wait_until
 
 pytestmark = pytest.mark.browser
 
+TRAININGS = """\
+version: 1
+name: trainings
+steps:
+  simulate: {uses: alignment.simulate@1, with: {families: 2, seed: 1}}
+  first: {uses: contacts.train@1, with: {families: "${{ steps.simulate.families }}", seed: 1}}
+  second: {uses: contacts.train@1, with: {families: "${{ steps.simulate.families }}", seed: 2}}
+outputs:
+  contacts_per_residue: ${{ steps.simulate.contacts_per_residue }}
+  first: ${{ steps.first.scores }}
+  second: ${{ steps.second.scores }}
+"""
+
 
 def finished(platform: Running, body: dict[str, object]) -> str:
     with platform.client() as client:
@@ -107,6 +120,18 @@ def test_results_before_there_are_any(visitor: Visitor, platform: Running) -> No
     expect(page.get_by_role("heading", name="Nothing to draw")).to_be_visible()
     page.get_by_role("link", name="To the artifacts").click()
     expect(page.get_by_role("region", name="Made by the steps")).to_be_visible()
+
+
+def test_values_that_a_run_hands_back_stand_side_by_side(visitor: Visitor, platform: Running) -> None:
+    run = finished(platform, {"source": TRAININGS})
+    page = visitor.open(f"/runs/{run}/results")
+    values = visitor.see("[data-values=ready]")
+    expect(values.get_by_role("columnheader")).to_have_text(["Output", "precision_at_L"])
+    expect(values.locator("[data-output=first]")).to_contain_text("0.9")
+    expect(values.locator("[data-output=second]")).to_contain_text("0.9")
+    expect(values).to_contain_text("contacts_per_residue")
+    expect(page.get_by_role("heading", name="Nothing to draw")).to_have_count(0)
+    assert visitor.violations() == []
 
 
 def test_a_browser_without_webgl_offers_the_file(visitor: Visitor, contacts: str) -> None:

@@ -23,6 +23,19 @@ steps:
 """
 
 
+REFUSED = """\
+version: 1
+name: mine
+steps:
+  simulate:
+    uses: alignment.simulate@1
+    with: {families: 8, seed: 3}
+  train:
+    uses: contacts.train@1
+    with: {families: "${{ steps.simulate.families }}", optimizer: zero_one_adam}
+"""
+
+
 def test_the_first_visit_says_how_to_start(visitor: Visitor) -> None:
     page = visitor.open("/runs")
     expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
@@ -108,6 +121,23 @@ def test_yaml_is_checked_in_place(visitor: Visitor) -> None:
     visitor.see("[data-state=planned]")
     page.get_by_role("button", name="Submit run").click()
     expect(page.locator("[data-run-state=succeeded]")).to_be_visible()
+
+
+def test_a_plan_says_what_would_be_refused_and_the_run_fails_of_the_same(visitor: Visitor) -> None:
+    page = visitor.open("/new?tab=yaml")
+    page.get_by_label("Workflow as YAML").fill(REFUSED)
+    expect(page.locator("[data-check=ok]")).to_be_visible()
+    told = visitor.see("[data-refused=train]")
+    expect(told).to_contain_text("workflow.yaml:7:3, steps.train.resources.ranks: ")
+    expect(told).to_contain_text("zero_one_adam is for two ranks or more")
+    expect(told).to_contain_text("bad_config")
+    expect(told).to_contain_text("set resources.ranks to 2 or more, or optimizer to adamw")
+    assert visitor.violations() == []
+    page.get_by_role("button", name="Submit run").click()
+    card = visitor.see("[data-cause=bad_input]")
+    expect(card).to_contain_text("Bad input in train")
+    expect(card).to_contain_text("zero_one_adam is for two ranks or more")
+    expect(card).to_contain_text("set resources.ranks to 2 or more, or optimizer to adamw")
 
 
 def test_yaml_is_completed_from_the_operators(visitor: Visitor) -> None:

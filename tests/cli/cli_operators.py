@@ -30,6 +30,12 @@ class Greet(Operator[GreetInputs, GreetOutputs]):
     name, version, help = "cli.greet", 1, "greets, and says so in the log"
     Inputs, Outputs = GreetInputs, GreetOutputs
 
+    def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        if known.get("name") == "nobody":
+            place = Location(path="with.name")
+            raise BadInput("nobody cannot be greeted", code="no_name", location=place, hint="name somebody")
+        return None
+
     def run(self, inputs: GreetInputs, context: StepContext) -> GreetOutputs:
         text = " ".join([f"hello {inputs.name}"] * inputs.times)
         for number in range(inputs.times):

@@ -109,6 +109,33 @@ def test_plan_with_a_server_knows_the_cache(
     assert "nothing to compute" in command("plan", "folders.yaml", "-i", "sequences=two.fasta").out
 
 
+def test_plan_of_what_an_operator_would_refuse(documents: Path, command: Command, alone: None) -> None:
+    done = command("plan", "greet.yaml", "-i", "name=nobody")
+    assert done.status == 2
+    assert "0 of 2 steps in the cache; 1 step without an estimate; 1 step would be refused" in done.out
+    assert done.err.splitlines() == [
+        "greet.yaml:9:18, steps.one.with.name: error: nobody cannot be greeted [no_name]",
+        '  9 |     with: {name: "${{ inputs.name }}"}',
+        "    |                  ^",
+        "  hint: name somebody",
+    ]
+    refused, unknown = command("plan", "greet.yaml", "-i", "name=nobody", "--json").json["steps"]
+    assert (refused["refusal"]["code"], unknown["refusal"]) == ("no_name", None)
+
+
+def test_what_a_plan_says_would_be_refused_fails_of_the_same(
+    platform: Path, documents: Path, command: Command, client: Client
+) -> None:
+    planned = command("plan", "greet.yaml", "-i", "name=nobody")
+    assert (planned.status, "error: nobody cannot be greeted [no_name]" in planned.err) == (2, True)
+    ran = command("run", "greet.yaml", "-i", "name=nobody")
+    assert ran.status == 1
+    assert "step one: nobody cannot be greeted [no_name] (bad_input)" in ran.out
+    assert "with.name" in ran.out
+    assert "hint: name somebody" in ran.out
+    assert "Traceback" not in ran.out + ran.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

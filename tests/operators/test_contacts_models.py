@@ -256,6 +256,8 @@ def test_estimates_need_no_torch():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert contacts_train.OPERATOR.estimate({"width": "wide"}, Hardware(2.0, 1)) is None
+    with pytest.raises(BadInput, match="zero_one_adam is for two ranks or more"):
+        contacts_train.OPERATOR.estimate({"optimizer": "zero_one_adam"}, Hardware(2.0, 1))
 
 
 def test_predictions_are_what_evaluation_and_report_take(trained, make_context, tmp_path):

@@ -20,6 +20,7 @@ from foldase_workflows.operators._fold_training import read_examples
 from foldase_workflows.spec import catalog_entry
 
 SMALL = {"steps": 3, "width": 16, "pair_width": 16, "structure_blocks": 2, "crop": 12, "recycles": 1}
+NEW = {"weights": None}
 DECIMALS = 2e-3
 """Files hold coordinates with three decimals, A; the last one may round either way."""
 
@@ -212,19 +213,22 @@ def test_the_catalog_learns_its_structures_by_heart(make_context):
 
 def test_what_it_takes_is_estimated_without_torch():
     hardware = Hardware(cpus=2, memory_bytes=2**33)
-    few = fold_train.OPERATOR.estimate({"steps": 10}, hardware)
-    many = fold_train.OPERATOR.estimate({"steps": 1000, "structures_per_step": 2}, hardware)
+    few = fold_train.OPERATOR.estimate({**NEW, "steps": 10}, hardware)
+    many = fold_train.OPERATOR.estimate({**NEW, "steps": 1000, "structures_per_step": 2}, hardware)
     assert many.seconds[0] > 10 * few.seconds[0] > 0
-    wide = fold_train.OPERATOR.estimate({"steps": 10, "model": "alphafold", "width": 128}, hardware)
+    wide = fold_train.OPERATOR.estimate({**NEW, "model": "alphafold", "width": 128}, hardware)
     assert wide.plan["parameters"] > few.plan["parameters"]
     assert wide.plan["tiers_bytes"]["device"]["activations"] > 0
-    assert fold_train.OPERATOR.estimate({"weights": "an artifact"}, hardware) is None
-    assert fold_train.OPERATOR.estimate({"width": 17}, hardware) is None
+    for unread in ({"weights": "an artifact"}, {}):
+        assert fold_train.OPERATOR.estimate({**unread, "width": 17}, hardware) is None
+    with pytest.raises(BadInput, match="17") as caught:
+        fold_train.OPERATOR.estimate({**NEW, "width": 17}, hardware)
+    assert (caught.value.code, caught.value.location.path) == ("bad_config", "with.model")
 
 
 def test_an_estimate_of_a_crop_that_does_not_fit_names_the_input_that_would_help():
     hardware = Hardware(cpus=2, memory_bytes=2**31)
-    long = {"crop": 512, "blocks": 8}
+    long = {**NEW, "crop": 512, "blocks": 8}
     refused = fold_train.OPERATOR.estimate(long, hardware)
     assert "set offload_activations to recompute" in refused.plan["refusal"]
     frugal = fold_train.OPERATOR.estimate({**long, "offload_activations": "recompute"}, hardware)

@@ -16,6 +16,7 @@ from foldase_workflows.operators import language_train
 from foldase_workflows.operators._language_ranks import read_sequences
 
 SMALL = {"steps": 6, "width": 16, "layers": 1, "heads": 2, "block": 16, "blocks_per_step": 2, "validation": 1}
+NEW = {"weights": None}
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +119,44 @@ def test_what_cannot_be_learned_is_named(proteins, tmp_path, make_context):
 
 def test_what_it_takes_is_estimated_without_torch():
     hardware = Hardware(cpus=2, memory_bytes=2**33)
-    few = language_train.OPERATOR.estimate({"steps": 10}, hardware)
-    many = language_train.OPERATOR.estimate({"steps": 1000, "layers": 8}, hardware)
+    few = language_train.OPERATOR.estimate({**NEW, "steps": 10}, hardware)
+    many = language_train.OPERATOR.estimate({**NEW, "steps": 1000, "layers": 8}, hardware)
     assert many.seconds[0] > 100 * few.seconds[0] > 0
     assert many.plan["parameters"] > few.plan["parameters"]
-    assert language_train.OPERATOR.estimate({"weights": "some"}, hardware) is None
+    for unread in ({"weights": "some"}, {}):
+        assert language_train.OPERATOR.estimate({**unread, "width": 17}, hardware) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks", "path", "hint"),
+    [
+        ({}, 1, "resources.ranks", "set resources.ranks to 2 or more, or optimizer to adamw"),
+        ({"freeze_step": 80}, 2, "with.freeze_step", "set it below 50"),
+        ({"optimizer": "one_bit_adam", "steps": 20}, 2, "with.freeze_step", "set it, below 20"),
+        ({"stage": 2}, 2, "with.stage", "set stage to 1 or less, or another optimizer"),
+        (
+            {"optimizer": "one_bit_adam", "freeze_step": 9, "interval_steps": 5},
+            2,
+            "with.interval_steps",
+            "leave it out, or set optimizer to zero_one_adam",
+        ),
+        (
+            {"micro_batches": 3},
+            2,
+            "with.blocks_per_step",
+            "set blocks_per_step or micro_batches so that every part has as many examples",
+        ),
+    ],
+)
+@pytest.mark.parametrize("weights", [None, "some that are still to be read"])
+def test_an_estimate_says_what_the_run_will_refuse(given, ranks, path, hint, weights, proteins, make_context):
+    known = {**SMALL, "optimizer": "zero_one_adam", "steps": 50, "micro_batches": 2, **given}
+    with pytest.raises(BadInput) as planned:
+        language_train.OPERATOR.estimate({**known, "weights": weights}, Hardware(2, 2**33, ranks=ranks))
+    assert planned.value.code == "bad_config"
+    assert (planned.value.location.path, planned.value.hint) == (path, hint)
+    context = make_context({"sequences": "mine.fasta"})
+    context.ranks = ranks
+    with pytest.raises(BadInput) as ran:
+        language_train.OPERATOR.run(language_train.TrainInputs(sequences=proteins, **known), context)
+    assert str(ran.value) == str(planned.value)

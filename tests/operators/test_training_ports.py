@@ -11,7 +11,7 @@ from pydantic import Field
 from foldase.store import identify
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.training.config import CompressionConfig, OptimizerConfig, TrainingConfig
-from foldase_workflows.contracts import BadInput, Hardware, Ports
+from foldase_workflows.contracts import BadInput, Estimate, Hardware, Ports
 from foldase_workflows.contracts.ports import ports_of
 from foldase_workflows.operators import contacts_train, fold_train, language_train
 from foldase_workflows.operators._training_plan import Part, estimate_training_step, plan_step
@@ -31,10 +31,18 @@ RECIPE = TrainingConfig(steps=40, clip_norm=0.3, optimizer=OptimizerConfig(weigh
 
 class OwnInputs(Ports):
     steps: Annotated[int, Field(description="Optimizer steps")] = 40
+    families: Annotated[int, Field(description="Examples of a step")] = 4
 
 
 class Inputs(TrainingPorts, OwnInputs):
     """As an operator has them."""
+
+
+def estimated(inputs: Inputs, hardware: Hardware) -> Estimate:
+    """Of the model above, which is there."""
+    found = estimate_training_step(MODEL, inputs, RECIPE, PART, hardware, cpus=2.0, examples="families")
+    assert found is not None
+    return found
 
 
 def test_an_operators_own_inputs_come_first_and_places_are_choices():
@@ -123,7 +131,7 @@ def test_one_rank_alone_is_refused_before_it_trains(make_context):
     training = training_config(Inputs(optimizer="zero_one_adam", warmup_steps=4), RECIPE)
     with pytest.raises(BadInput, match="zero_one_adam is for two ranks or more") as caught:
         plan_step(MODEL, training, PART, make_context())
-    assert caught.value.location.path == "with.optimizer"
+    assert caught.value.location.path == "resources.ranks"
     assert caught.value.hint == "set resources.ranks to 2 or more, or optimizer to adamw"
     plan_step(MODEL, training, PART, make_context(), ranks=2)
 
@@ -138,11 +146,11 @@ def test_a_second_moment_that_cannot_settle_is_refused_before_it_trains(make_con
 def test_an_estimate_tells_the_optimizer_and_what_ranks_exchange():
     hardware = Hardware(2.0, 8 * GIB, ranks=2)
     inputs = Inputs(optimizer="zero_one_adam", freeze_step=10, warmup_steps=4)
-    found = estimate_training_step(MODEL, inputs, RECIPE, PART, hardware, cpus=2.0)
+    found = estimated(inputs, hardware)
     assert found.plan["options"]["optimizer"] == "zero_one_adam"
     assert found.plan["exchanges"]["frozen_step"] == 10
     assert found.plan["exchanges"]["rounds"] < 40
-    usual = estimate_training_step(MODEL, Inputs(), RECIPE, PART, hardware, cpus=2.0)
+    usual = estimated(Inputs(), hardware)
     assert "exchanges" not in usual.plan
     assert sum(found.plan["sent_bytes"].values()) < sum(usual.plan["sent_bytes"].values()) / 2
 
@@ -163,9 +171,7 @@ def test_nvme_is_the_workers_scratch_folder(tmp_path, monkeypatch):
 
 
 def test_an_estimate_holds_the_plan_of_a_rank():
-    found = estimate_training_step(
-        MODEL, Inputs(offload_optimizer="nvme"), RECIPE, PART, Hardware(2.0, 8 * GIB), cpus=2.0
-    )
+    found = estimated(Inputs(offload_optimizer="nvme"), Hardware(2.0, 8 * GIB))
     assert found.memory_bytes == found.plan["peak_bytes"]["ram"]
     assert found.plan["tiers_bytes"]["disk"]["optimizer"] > 0
     low, high = found.plan["step_seconds"]
@@ -175,7 +181,7 @@ def test_an_estimate_holds_the_plan_of_a_rank():
 
 
 def test_an_estimate_of_what_does_not_fit_names_the_input_that_would_help():
-    found = estimate_training_step(MODEL, Inputs(), RECIPE, PART, Hardware(2.0, 3 * GIB // 4), cpus=2.0)
+    found = estimated(Inputs(), Hardware(2.0, 3 * GIB // 4))
     assert found.memory_bytes > 3 * GIB // 4
     assert "offload_activations" in found.plan["refusal"]
 

@@ -16,9 +16,11 @@ from pydantic import AfterValidator, Field
 from foldase.scheduler import Failed, Progressed, Report, Scheduler, Started, Succeeded, Task, TaskId
 from foldase.store import Store, Submission
 from foldase_workflows.contracts import (
+    BadInput,
     Cause,
     Estimate,
     Hardware,
+    Location,
     Operator,
     Ports,
     Registry,
@@ -71,6 +73,9 @@ class Large(Add):
     name = "test.large"
 
     def estimate(self, known: Any, hardware: Hardware) -> Estimate:
+        if known.get("a", 0) < 0:
+            place = Location(path="with.a")
+            raise BadInput("a must not be negative", code="bad_config", location=place, hint="leave it out")
         return Estimate(seconds=(1.0, 2.0), memory_bytes=known.get("a", 0) * GIB, basis="a GiB each")
 
 

@@ -234,6 +234,20 @@ steps:
     assert "a bug in the" in error["message"]
 
 
+def test_what_an_estimate_refuses_never_starts(lab):
+    run = lab.run("version: 1\nname: refused\nsteps:\n  large: {uses: test.large@1, with: {a: -1}}\n")
+    failed = lab.step(run.id, "large").summary
+    assert failed.state == "failed"
+    assert failed.error == {
+        "cause": "bad_input",
+        "code": "bad_config",
+        "message": "a must not be negative",
+        "location": {"path": "with.a"},
+        "hint": "leave it out",
+    }
+    assert lab.executor.submitted == []
+
+
 def test_a_run_that_makes_no_sense_does_not_stop_the_others(lab):
     broken, fine = lab.submit(DIAMOND), lab.submit(DIAMOND, {"x": 9})
     with lab.store.database.write() as connection:

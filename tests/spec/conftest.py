@@ -8,7 +8,17 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from foldase_workflows.contracts import Artifact, Estimate, Hardware, Operator, Ports, Registry, Resources
+from foldase_workflows.contracts import (
+    Artifact,
+    BadInput,
+    Estimate,
+    Hardware,
+    Location,
+    Operator,
+    Ports,
+    Registry,
+    Resources,
+)
 from foldase_workflows.contracts.ports import Alignment, Families, Fasta, Json, Model, Msa, Report
 
 GIB = 2**30
@@ -61,6 +71,15 @@ class Train(Operator[Any, Any]):
         raise NotImplementedError
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
+        if known["steps"] < 1:
+            raise BadInput(
+                "steps must be at least 1",
+                code="bad_config",
+                location=Location(path="with.steps"),
+                hint="leave it out",
+            )
+        if hardware.ranks > 2:
+            raise BadInput("two ranks at most", code="bad_config", location=Location(path="resources.ranks"))
         if "families" not in known:
             return None
         return Estimate((10.0, 30.0), (known["families"].size or 1) * 4, gpu_memory_bytes=GIB)

@@ -203,3 +203,81 @@ def test_a_plan_without_a_cluster_is_for_this_machine(compared, registry):
 def test_a_plan_needs_the_operators(compared):
     with pytest.raises(NotFound):
         plan(compared, bind_inputs(compared, {}), Registry(), NODE)
+
+
+REFUSED = """\
+version: 1
+name: w
+inputs: {families: {type: families}, wanted: {type: int, default: 0}}
+steps:
+  train: {uses: model.train@2, with: {families: "${{ inputs.families }}", steps: "${{ inputs.wanted }}"}}
+"""
+
+
+def refusals_of(text: str, registry: Registry, **inputs: object) -> list[BadInput | None]:
+    checked = check(load_workflow(text, file="w.yaml"), registry)
+    bound = bind_inputs(checked, {"families": families(), **inputs})
+    return [step.refusal for step in plan(checked, bound, registry, NODE).steps]
+
+
+def test_what_an_operator_would_refuse_is_said_with_its_place(registry):
+    checked = check(load_workflow(REFUSED, file="w.yaml"), registry)
+    found = plan(checked, bind_inputs(checked, {"families": families()}), registry, NODE)
+    assert (found.refused, found.unknown) == (1, 0)
+    (step,) = found.to_json()["steps"]
+    assert step["estimate"] is None
+    assert step["refusal"] == {
+        "code": "bad_config",
+        "message": "steps must be at least 1",
+        "location": {"file": "w.yaml", "line": 5, "column": 82, "path": "steps.train.with.steps"},
+        "hint": "leave it out",
+    }
+    assert refusals_of(REFUSED, registry, wanted=10) == [None]
+
+
+def test_what_a_step_asks_for_is_refused_where_the_document_asks_for_it(registry):
+    text = REFUSED.replace("default: 0", "default: 5").replace("name: w", "name: w\nREQUEST")
+    own = "train: {resources: {ranks: 3}, uses"
+    (refusal,) = refusals_of(text.replace("\nREQUEST", "").replace("train: {uses", own), registry)
+    assert (refusal.location.path, refusal.location.line) == ("steps.train.resources.ranks", 5)
+    (refusal,) = refusals_of(text.replace("REQUEST", "defaults: {resources: {ranks: 3}}"), registry)
+    assert (refusal.location.path, refusal.location.line) == ("defaults.resources.ranks", 3)
+
+
+def test_nothing_is_refused_while_a_value_is_unknown_or_the_step_will_not_run(registry):
+    """The families of the second are unknown too, but they are a file: no value hangs on them."""
+    simulated = """\
+version: 1
+name: w
+inputs: {steps: {type: int, default: 0}}
+steps:
+  make: {uses: families.simulate@1, with: {seed: 1}}
+  train: {uses: model.train@2, with: {families: "${{ steps.make.families }}", VALUE}}
+"""
+    unknown = simulated.replace("VALUE", 'rate: "${{ steps.make.entropy }}", steps: 0')
+    checked = check(load_workflow(unknown), registry)
+    assert plan(checked, bind_inputs(checked, {}), registry, NODE).unknown == 1
+    known = simulated.replace("VALUE", "steps: 0")
+    checked = check(load_workflow(known), registry)
+    assert plan(checked, bind_inputs(checked, {}), registry, NODE).refused == 1
+    skipped = known.replace("train: {", 'train: {if: "${{ inputs.steps > 0 }}", ')
+    checked = check(load_workflow(skipped), registry)
+    assert plan(checked, bind_inputs(checked, {}), registry, NODE).refused == 0
+
+
+def test_every_item_of_a_scattered_step_is_held_against_what_is_refused(registry):
+    text = REFUSED.replace("wanted: {type: int, default: 0}", "wanted: {type: list[int], default: [5, 0, 7]}")
+    text = text.replace("train: {", 'train: {each: {wanted: "${{ inputs.wanted }}"}, ')
+    text = text.replace('steps: "${{ inputs.wanted }}"', 'steps: "${{ each.wanted }}"')
+    (refusal,) = refusals_of(text, registry)
+    assert refusal.message == "item 0: steps must be at least 1"
+    assert refusals_of(text, registry, wanted=[5, 7]) == [None]
+
+
+def test_a_request_of_auto_is_met_although_the_inputs_are_refused(registry):
+    text = REFUSED.replace("train: {", "train: {resources: {memory: auto}, ")
+    checked = check(load_workflow(text), registry)
+    bound = bind_inputs(checked, {"families": families()})
+    (step,) = plan(checked, bound, registry, NODE).steps
+    assert step.refusal is not None
+    assert step.resources.memory_bytes == 2 * GIB, "the operator's own"

@@ -137,7 +137,7 @@ def test_a_plan_tells_the_optimizer_the_rounds_and_the_bytes():
     assert told["exchanges"]["steps_of"]["whole"] == {"steps": 84, "sent_bytes": 4 * NUMEL}
     assert told["exchanges"]["steps_of"]["local"] == {"steps": 427, "sent_bytes": 0}
     assert "float32, zero_one_adam; " in plan.in_words()
-    assert "sent on average, in 773 of 1,200" in plan.in_words()
+    assert "sent on average, in 773 of 1,200 steps" in plan.in_words()
     table = plan.explain()
     assert "stage 0, float32, zero_one_adam, 1,200 steps of 2 parts" in table
     assert "sent on average, in 773 of 1,200 steps" in table
@@ -186,8 +186,8 @@ def test_beside_another_optimizer_the_ways_of_that_one_are_open():
 @pytest.mark.parametrize(
     ("training", "ranks", "field"),
     [
-        (config(), 1, "optimizer.kind"),
-        (config("one_bit_adam"), 1, "optimizer.kind"),
+        (config(), 1, "ranks"),
+        (config("one_bit_adam"), 1, "ranks"),
         (config("one_bit_adam", steps=30), 2, "optimizer.compression.freeze_step"),
         (config(longest_interval=1), 2, "optimizer.compression.freeze_step"),
     ],

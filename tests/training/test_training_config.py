@@ -129,7 +129,7 @@ def test_optimizers_that_compress_have_somebody_to_send_to(kind):
     check_ranks(compressing(kind), 2)
     with pytest.raises(ModelError, match=f"{kind} is for two ranks or more") as caught:
         check_ranks(compressing(kind), 1)
-    assert (caught.value.code, caught.value.location) == ("bad_config", "optimizer.kind")
+    assert (caught.value.code, caught.value.location) == ("bad_config", "ranks")
     assert caught.value.hint.startswith("set ranks to 2 or more")
 
 

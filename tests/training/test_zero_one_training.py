@@ -208,7 +208,7 @@ def test_zero_one_in_bfloat16_agrees_and_follows_float32(two):
 def test_zero_one_adam_is_not_for_a_single_rank():
     with Gang(1) as one, pytest.raises(ModelError) as caught:
         one.run(train, config_of())
-    assert (caught.value.code, caught.value.location) == ("bad_config", "optimizer.kind")
+    assert (caught.value.code, caught.value.location) == ("bad_config", "ranks")
     assert "2 or more" in caught.value.hint
 
 

@@ -136,7 +136,19 @@ def test_a_plan(client: httpx.Client) -> None:
     assert one["estimate"]["seconds"] == [1.0, 2.0]
     assert one["resources"]["cpu"] == 1.0
     assert plan["seconds"] == [2.0, 4.0]
-    assert plan["cached"] == 0
+    assert (plan["cached"], plan["refused"]) == (0, 0)
+    assert one["refusal"] is None
+
+
+def test_a_plan_says_what_an_operator_would_refuse_and_where(client: httpx.Client) -> None:
+    plan = client.post(f"{API}/plan", json={"source": ADD, "inputs": {"start": 666}}).json()
+    assert (plan["refused"], plan["unknown"]) == (1, 0)
+    one, two = plan["steps"]
+    place = one["refusal"].pop("location")
+    assert one["refusal"] == {"code": "bad_config", "message": "666 is not added", "hint": "take another"}
+    assert (place["file"], place["path"]) == ("workflow.yaml", "steps.one.with.a")
+    assert ADD.splitlines()[place["line"] - 1][place["column"] - 1 :].startswith('"${{ inputs.start }}"')
+    assert two["refusal"] is None, "what it is given is not known yet"
 
 
 @pytest.mark.parametrize("route", ["plan", "runs"])

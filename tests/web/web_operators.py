@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
 from foldase_workflows.contracts.context import StepContext
-from foldase_workflows.contracts.errors import BadInput
+from foldase_workflows.contracts.errors import BadInput, Location
 from foldase_workflows.contracts.operator import Estimate, Operator, Resources
 from foldase_workflows.contracts.ports import Fasta, File, Ports, Weights
 from foldase_workflows.contracts.registry import Registry
@@ -32,7 +34,10 @@ class Add(Operator[AddInputs, AddOutputs]):
         context.progress(1.0, "added")
         return AddOutputs(sum=inputs.a + inputs.b)
 
-    def estimate(self, known: object, hardware: object) -> Estimate:
+    def estimate(self, known: Mapping[str, Any], hardware: object) -> Estimate:
+        if known.get("a") == 666:
+            place = Location(path="with.a")
+            raise BadInput("666 is not added", code="bad_config", location=place, hint="take another")
         return Estimate(seconds=(1.0, 2.0), memory_bytes=1 << 20, basis="counted")
 
 

@@ -12,6 +12,7 @@ from foldase.cli import outcome, render
 from foldase.cli.outcome import Exit, print_json
 from foldase.cli.runs import reachable
 from foldase.cli.typed import assignments, typed_inputs
+from foldase.client.problems import fault_from_json
 from foldase.client.submission import Submission, is_experiment, resolve
 from foldase.client.transfers import digest_of
 from foldase.client.values import port_types, prepare
@@ -98,7 +99,10 @@ def _as_list(error: FoldaseError | None) -> list[dict[str, object]]:
 
 
 def plan(home: Path | None, target: str, inputs: list[str], *, as_json: bool) -> Exit:
-    """What a run would do. A running server knows the cluster and its cache; without one they are unknown."""
+    """What a run would do. A running server knows the cluster and its cache; without one they are unknown.
+
+    A step whose operator would refuse its inputs counts as a fault of the document.
+    """
     submission = resolve(target)
     checked = _checked(submission)
     types = _types(checked)
@@ -110,11 +114,14 @@ def plan(home: Path | None, target: str, inputs: list[str], *, as_json: bool) ->
         named = {name: bound.get(name) for name, kind in types.items() if kind.name == "weights"}
         bound |= {name: weights[value].to_json() for name, value in named.items() if value in weights}
         answer = plan_run(checked, bound, default_registry()).to_json()
+    refusals = [fault_from_json(step["refusal"]) for step in answer["steps"] if step.get("refusal")]
     if as_json:
         print_json({**answer, "note": note})
     else:
         _print_plan(answer, note)
-    return Exit.OK
+        for refusal in refusals:
+            print("\n".join(outcome.described(refusal)), file=sys.stderr)
+    return Exit.WRONG if refusals else Exit.OK
 
 
 def _plan_of_server(
@@ -189,20 +196,28 @@ def _print_plan(answer: dict[str, Any], note: str) -> None:
     memory = answer["memory_bytes"]
     peak = f"peak memory {show_bytes(memory)}" if memory else "no memory known"
     total = f"{_range(answer['seconds']) or 'no time known'}, {peak}"
-    unknown = f"; {answer['unknown']} steps without an estimate" if answer.get("unknown") else ""
     if answer["cached"] == len(answer["steps"]):
         total = "nothing to compute"
-    out.print(f"\nall: {total}; {answer['cached']} of {len(answer['steps'])} steps in the cache{unknown}")
+    parts = [total, f"{answer['cached']} of {_counted(len(answer['steps']))} in the cache"]
+    if answer.get("unknown"):
+        parts.append(f"{_counted(answer['unknown'])} without an estimate")
+    if answer.get("refused"):
+        parts.append(f"{_counted(answer['refused'])} would be refused")
+    out.print(f"\nall: {'; '.join(parts)}")
     for warning in answer.get("warnings") or ():
         out.print(f"warning: {warning}")
     if note:
         out.print(note)
 
 
+def _counted(steps: int) -> str:
+    return f"{steps} step" if steps == 1 else f"{steps} steps"
+
+
 def _cores(resources: dict[str, Any]) -> str:
     """Of one process; of a gang with the number of its ranks before it: ``4 x 0.5``."""
     each = f"{resources.get('cpu', 0):g}" + (f" + {resources['gpu']:g} GPU" if resources.get("gpu") else "")
-    return f"{resources['ranks']} x {each}" if resources.get("ranks", 1) > 1 else each
+    return f"{resources['ranks']:g} x {each}" if resources.get("ranks", 1) > 1 else each
 
 
 def _training_lines(plan: dict[str, Any]) -> Iterator[str]:
@@ -216,11 +231,13 @@ def _training_lines(plan: dict[str, Any]) -> Iterator[str]:
     parts = ", ".join(f"{kind} {_short_range(span)}" for kind, span in kinds.items())
     yield f"a step in {_short_range(plan['step_seconds'])} ({parts})"
     exchanges = plan.get("exchanges")
+    sent = show_bytes(sum(plan.get("sent_bytes", {}).values()))
     if exchanges:
         steps = sum(kind["steps"] for kind in exchanges["steps_of"].values())
-        sent = show_bytes(sum(plan["sent_bytes"].values()))
         said = f"ranks exchange in {exchanges['rounds']:,} of {steps:,} steps, {sent} a step on average"
         yield f"with {plan['options']['optimizer']} {said}"
+    elif ranks > 1:
+        yield f"ranks exchange in every step, {sent} a step"
     if plan.get("refusal"):
         yield f"does not fit: {plan['refusal']}"
 

@@ -67,15 +67,7 @@ def error_from_json(problem: Mapping[str, Any], status: int) -> FoldaseError:
     """The error that a problem stands for."""
     faults = problem.get("errors")
     if faults:
-        return DocumentErrors(
-            DocumentError(
-                str(fault.get("message", "")),
-                code=fault.get("code"),
-                location=_location(fault.get("location")),
-                hint=fault.get("hint"),
-            )
-            for fault in faults
-        )
+        return DocumentErrors(fault_from_json(fault) for fault in faults)
     code = str(problem.get("code"))
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, FoldaseError)
     return kind(
@@ -83,6 +75,16 @@ def error_from_json(problem: Mapping[str, Any], status: int) -> FoldaseError:
         code=code,
         location=_location(problem.get("location")),
         hint=problem.get("hint"),
+    )
+
+
+def fault_from_json(fault: Mapping[str, Any]) -> DocumentError:
+    """One fault of a document, as problems and plans list them."""
+    return DocumentError(
+        str(fault.get("message", "")),
+        code=fault.get("code"),
+        location=_location(fault.get("location")),
+        hint=fault.get("hint"),
     )
 
 

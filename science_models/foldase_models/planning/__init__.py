@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from foldase_models.planning.alphafold_training import AlphaFoldTrainee
+from foldase_models.planning.compressed_training import check_exchanges
 from foldase_models.planning.contacts import (
     ContactEstimate,
     estimate_prediction,
@@ -26,6 +27,7 @@ __all__ = [
     "Part",
     "Plan",
     "TrainingPlan",
+    "check_exchanges",
     "estimate_prediction",
     "parameter_count",
     "plan_inference",

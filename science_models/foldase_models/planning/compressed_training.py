@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from foldase_models.planning.buckets import Bucket
 from foldase_models.planning.forms import WIDE
-from foldase_models.training.config import TrainingConfig
+from foldase_models.training.config import TrainingConfig, check_ranks
 from foldase_models.training.optim.policies import Exchange, make_policy
 
 SCRATCH, TOGETHER = 2, 2**20
@@ -87,6 +87,17 @@ def message_bytes(bucket: Bucket, block: int) -> int:
     """Of a bucket's message: for every rank's chunk a scale a block, and bits in whole words."""
     ranks = bucket.size // bucket.share
     return ranks * WIDE * (-(-bucket.share // block) + -(-bucket.share // (8 * WIDE)))
+
+
+def check_exchanges(training: TrainingConfig, ranks: int) -> None:
+    """Make sure that an optimizer that compresses will do so; no other is looked at.
+
+    Raises:
+        ModelError: ``bad_config``: there is one rank, or the second moment would never be frozen.
+    """
+    check_ranks(training, ranks)
+    if training.optimizer.compresses:
+        make_policy(training).first_frozen()
 
 
 def count_exchanges(

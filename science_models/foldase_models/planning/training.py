@@ -12,6 +12,7 @@ from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.folding.esmfold.config import EsmFoldConfig
 from foldase_models.language.decoder.config import DecoderConfig
 from foldase_models.planning.alphafold_training import AlphaFoldTrainee
+from foldase_models.planning.compressed_training import check_exchanges
 from foldase_models.planning.contact_training import ContactTrainee
 from foldase_models.planning.contacts import PROCESS_BYTES
 from foldase_models.planning.decoder import DecoderTrainee
@@ -31,7 +32,6 @@ from foldase_models.training.config import (
     Place,
     Stage,
     TrainingConfig,
-    check_ranks,
 )
 
 MOST_RANKS = 64
@@ -106,7 +106,7 @@ def plan_training(
             f"expected ranks of 1 or more and a correction above 0; found {ranks}, {correction}",
             code="bad_request",
         )
-    check_ranks(training, ranks)
+    check_exchanges(training, ranks)
     request = _Request(
         trainee=trainee_of(model),
         training=training,

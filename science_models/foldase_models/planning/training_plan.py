@@ -106,7 +106,8 @@ class TrainingPlan(Plan):
         low, high = (_told_short(seconds) for seconds in self.step.seconds)
         made = self.step.exchanges
         mean = _mebibytes(sum(self.step.sent.values()))
-        sent = "" if made is None else f", {mean} sent on average, in {made.rounds:,} of {training.steps:,}"
+        rounds = "" if made is None else f"{made.rounds:,} of {training.steps:,} steps"
+        sent = f", {mean} sent on average, in {rounds}" if rounds else ""
         expected = f"{gibibytes(self.predicted_peak_bytes)} expected{' of each' if self.ranks > 1 else ''}"
         return f"{', '.join(said)}; {expected}, a step in {low} to {high}{sent}"
 

@@ -26,9 +26,9 @@ from foldase_models.folding.contacts.model import ContactModel
 from foldase_models.folding.contacts.predict import predict_contacts
 from foldase_models.metrics import contact_precision, lddt, pearson
 from foldase_models.recipes.running import Looks, Watcher, run_training
-from foldase_models.training.config import TrainingConfig
+from foldase_models.training.config import TrainingConfig, check_parts
 from foldase_models.training.ranks import Ranks
-from foldase_models.training.results import check_parts, take_weights
+from foldase_models.training.results import take_weights
 from foldase_models.training.trainer import TrainingSummary
 
 _BATCHES, _RECYCLES, _INIT = 1, 2, 3

@@ -26,9 +26,9 @@ from foldase_models.metrics import AllAtoms, compare_structures
 from foldase_models.recipes.folding_data import TrainingStructure, check_structures, draw_crop
 from foldase_models.recipes.folding_models import Draw, Trainee
 from foldase_models.recipes.running import Looks, Watcher, run_training
-from foldase_models.training.config import TrainingConfig
+from foldase_models.training.config import TrainingConfig, check_parts
 from foldase_models.training.ranks import Ranks
-from foldase_models.training.results import check_parts, take_weights
+from foldase_models.training.results import take_weights
 from foldase_models.training.trainer import TrainingSummary
 
 SHOWN = ("lddt", "lddt_alpha", "tm_score", "rmsd_alpha")

@@ -25,9 +25,9 @@ from foldase_models.language.decoder.model import Decoder
 from foldase_models.language.decoder.weights import load_decoder
 from foldase_models.metrics import perplexity
 from foldase_models.recipes.running import Looks, Watcher, run_training
-from foldase_models.training.config import TrainingConfig
+from foldase_models.training.config import TrainingConfig, check_parts
 from foldase_models.training.ranks import Ranks
-from foldase_models.training.results import check_parts, take_weights
+from foldase_models.training.results import take_weights
 from foldase_models.training.trainer import TrainingSummary
 
 SCORED_TOGETHER = 16

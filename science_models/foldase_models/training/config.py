@@ -404,9 +404,23 @@ def check_ranks(config: TrainingConfig, ranks: int) -> None:
     """
     if config.optimizer.compresses and ranks < 2:
         raise _wrong(
-            "optimizer.kind",
-            f"{config.optimizer.kind} is for two ranks or more, between which it saves traffic; here is one",
+            "ranks",
+            f"is 1: {config.optimizer.kind} is for two ranks or more, between which it saves traffic",
             "set ranks to 2 or more, or optimizer.kind to adamw",
+        )
+
+
+def check_parts(name: str, examples: int, training: TrainingConfig) -> None:
+    """Make sure that the examples of a step make even parts.
+
+    Raises:
+        ModelError: ``bad_config``: they do not.
+    """
+    if examples < 1 or examples % training.micro_batches:
+        raise _wrong(
+            name,
+            f"must be a multiple of micro_batches, which is {training.micro_batches}; got {examples}",
+            f"set {name} or training.micro_batches so that every part has as many examples",
         )
 
 

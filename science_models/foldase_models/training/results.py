@@ -1,4 +1,4 @@
-"""What recipes need around a training: even parts of batches before it, weights in the model after it."""
+"""What recipes need after a training: its weights in the model."""
 
 from __future__ import annotations
 
@@ -8,22 +8,6 @@ import torch
 from torch import nn
 
 from foldase_models.errors import ModelError
-from foldase_models.training.config import TrainingConfig
-
-
-def check_parts(name: str, examples: int, training: TrainingConfig) -> None:
-    """Make sure that the examples of a step make even parts.
-
-    Raises:
-        ModelError: ``bad_config``: they do not.
-    """
-    if examples < 1 or examples % training.micro_batches:
-        raise ModelError(
-            f"{name} must be a multiple of micro_batches, which is {training.micro_batches}; got {examples}",
-            code="bad_config",
-            location=name,
-            hint=f"set {name} or training.micro_batches so that every part has as many examples",
-        )
 
 
 @torch.no_grad()

@@ -148,6 +148,7 @@ class PlannedStep(Answer):
     items: int | None = Field(None, description="of a scattered step, where it is known")
     runs: bool | None = Field(None, description="false where `if` says so already; null: not known yet")
     fits: bool = Field(True, description="whether the largest node has the memory it is expected to take")
+    refusal: Fault | None = Field(None, description="why the operator would refuse these inputs")
 
 
 class Plan(Answer):
@@ -158,4 +159,5 @@ class Plan(Answer):
     memory_bytes: int
     cached: int = Field(description="steps expected from the cache")
     unknown: int = Field(0, description="steps nothing can be said of")
+    refused: int = Field(0, description="steps that would fail because of their inputs")
     warnings: list[str] = Field(default_factory=list)

@@ -41,6 +41,11 @@ test("what an optimizer that compresses exchanges is told with its mean", () => 
   expect(words.slice(-2)).toEqual(["zero_one_adam exchanges in 773 of 1200 steps", "2.0 MiB sent a step"]);
 });
 
+test("ranks that send whole gradients say how much", () => {
+  expect(trainingWords({ ...PLAN, sent_bytes: { all_reduce: 3145728 } }).at(-1)).toBe("3.0 MiB sent a step");
+  expect(trainingWords({ ...PLAN, sent_bytes: {} }).at(-1)).not.toContain("sent");
+});
+
 test("what is no plan is not told", () => {
   expect(trainingWords(null)).toEqual([]);
   expect(trainingWords({ options: { stage: 1 } })).toEqual([]);

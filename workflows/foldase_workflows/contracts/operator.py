@@ -160,6 +160,11 @@ class Operator(ABC, Generic[InputsT, OutputsT]):
         """What the step will take, from the inputs known so far (artifacts as ``Artifact``).
 
         Must not import torch. None means that nothing can be said.
+
+        Raises:
+            BadInput: the run would refuse these values; the location is the input, as ``with.steps``, or
+                what the step asks for, as ``resources.ranks``. Inputs that are not known yet are left out of
+                ``known``: unless they are files, nobody is told of the refusal before they are known.
         """
         return None
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldase_models.errors import ModelError
-from foldase_models.planning import DoesNotFit, Part, plan_training
+from foldase_models.planning import DoesNotFit, Part, check_exchanges, plan_training
 from foldase_models.planning.hardware import Hardware as TrainingHardware
-from foldase_workflows.contracts import BadInput, Estimate, Hardware, StepContext
+from foldase_models.training.config import check_parts
+from foldase_workflows.contracts import Estimate, Hardware, StepContext
 from foldase_workflows.operators._folding_plan import hardware_of
 from foldase_workflows.operators._machine import available_memory, resident_memory
 from foldase_workflows.operators._training_ports import TrainingPorts, in_words_of_inputs, training_config
+from foldase_workflows.operators._training_run import recipe_errors
 
 if TYPE_CHECKING:
     from foldase_models.planning import TrainingPlan
@@ -63,20 +65,28 @@ def estimate_training_step(
     hardware: Hardware,
     *,
     cpus: float,
+    examples: str,
 ) -> Estimate | None:
     """What a step that trains will take, with its plan; for ``Operator.estimate``, without torch.
 
     Args:
-        model: its configuration, or a trainee of the planner.
+        model: its configuration, or a trainee of the planner; None where it is still to be read.
         inputs: known so far; those left out have their defaults.
         recipe: what the operator trains with where the inputs say nothing.
         part: what one part of a step's batch holds.
         hardware: what the largest node offers, and how many ranks there are.
         cpus: cores of a rank.
+        examples: the input that says how many examples a step's batch has.
 
     Returns:
-        None where the inputs contradict each other: the run says how.
+        None where there is no model yet.
+
+    Raises:
+        BadInput: ``bad_config``, naming the input: what the run would refuse on any machine.
     """
+    training = _checked(inputs, recipe, examples, hardware.ranks)
+    if model is None:
+        return None
     there = TrainingHardware(
         ram_bytes=hardware.memory_bytes,
         cores=max(min(hardware.cpus, cpus), 1.0),
@@ -86,13 +96,12 @@ def estimate_training_step(
     )
     refusal = ""
     try:
-        training = training_config(inputs, recipe, folder=_ELSEWHERE)
         plan = plan_training(model, training, there, part=part, ranks=hardware.ranks)
     except DoesNotFit as error:
         said = in_words_of_inputs(error)
         plan, refusal = error.plan, f"{said.message}: {said.hint}"
-    except (ModelError, BadInput):
-        return None
+    except ModelError as error:
+        raise in_words_of_inputs(error) from error
     told = plan.to_json() | ({"refusal": refusal} if refusal else {})
     kept = training.checkpoint.kept * 12 * plan.parameters
     return Estimate(
@@ -103,6 +112,15 @@ def estimate_training_step(
         basis=f"{plan.parameters:,} parameters, parts of {part.examples:,} x {part.length:,}",
         plan={name: told[name] for name in _SHOWN if name in told},
     )
+
+
+def _checked(inputs: TrainingPorts, recipe: TrainingConfig, examples: str, ranks: int) -> TrainingConfig:
+    """The training of a step, unless it would be refused whatever the model and the machine."""
+    training = training_config(inputs, recipe, folder=_ELSEWHERE)
+    with recipe_errors(type(inputs)):
+        check_parts(examples, getattr(inputs, examples), training)
+        check_exchanges(training, ranks)
+    return training
 
 
 _SHOWN = (

@@ -196,15 +196,16 @@ def _optimizer(inputs: TrainingPorts, recipe: OptimizerConfig) -> OptimizerConfi
     )
 
 
-def in_words_of_inputs(error: ModelError) -> BadInput:
-    """An error that names fields of a configuration, naming the inputs that these come from."""
+def in_words_of_inputs(error: ModelError, inputs: type[Ports] = TrainingPorts) -> BadInput:
+    """An error that names fields of a configuration, naming the inputs of the step that these come from."""
     others = {"limits.bucket_bytes": "bucket_mib", "limits.memory_bytes": "memory_cap_mib"}
     field = error.location or ""
     name = others.get(field, _as_inputs(field).rsplit(".", maxsplit=1)[-1])
+    path = "resources.ranks" if field == "ranks" else f"with.{name}" if name in inputs.model_fields else None
     return BadInput(
         _as_inputs(error.message),
         code=error.code,
-        location=Location(path=f"with.{name}") if name in TrainingPorts.model_fields else None,
+        location=None if path is None else Location(path=path),
         hint=_as_inputs(error.hint or "") or None,
     )
 
@@ -215,6 +216,7 @@ def _as_inputs(text: str) -> str:
         "optimizer.compression.": "",
         "optimizer.kind": "optimizer",
         "offload.": "offload_",
+        "training.micro_batches": "micro_batches",
         "set ranks to": "set resources.ranks to",
     }
     for field, name in others.items():

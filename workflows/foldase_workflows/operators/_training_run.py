@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foldase_models.errors import ModelError
-from foldase_workflows.contracts import BadInput, Cancelled, Location, Ports, StepContext
+from foldase_workflows.contracts import Cancelled, Ports, StepContext
 from foldase_workflows.contracts.gangs import RankContext, check_cancelled
 from foldase_workflows.operators._training_ports import SCRATCH_VARIABLE, TrainingPorts, in_words_of_inputs
 
@@ -57,13 +57,7 @@ def recipe_errors(inputs: type[Ports]) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        known = error.location in inputs.model_fields
-        raise BadInput(
-            error.message,
-            code=error.code,
-            location=Location(path=f"with.{error.location}") if known else None,
-            hint=error.hint,
-        ) from error
+        raise in_words_of_inputs(error, inputs) from error
 
 
 def disk_of(inputs: TrainingPorts, context: StepContext | RankContext) -> Path | None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from foldase_models.errors import ModelError
 from foldase_models.folding.contacts.config import ContactModelConfig
 from foldase_models.planning import Part
 from foldase_models.training.config import OptimizerConfig, TrainingConfig
@@ -134,15 +133,22 @@ class TrainContacts(Operator[TrainInputs, TrainOutputs]):
         return TrainOutputs(model=tree, scores=scores)
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
-        """From the sizes, for chains as long as the demonstration's."""
+        """From the sizes, for chains as long as the demonstration's.
+
+        Raises:
+            BadInput: sizes or numbers that contradict each other.
+        """
         given = {name: value for name, value in known.items() if name != "families"}
         try:
             inputs = TrainInputs.model_construct(**given)
-            config = _config(inputs, letters="ARNDCQEG", contact_cutoff=7.0, min_separation=4)
-            part, training = _part(inputs, USUAL_RESIDUES), _training(inputs)
-        except (ModelError, TypeError):
+            with recipe_errors(TrainInputs):
+                config = _config(inputs, letters="ARNDCQEG", contact_cutoff=7.0, min_separation=4)
+                part, training = _part(inputs, USUAL_RESIDUES), _training(inputs)
+        except TypeError:
             return None
-        return estimate_training_step(config, inputs, training, part, hardware, cpus=self.resources.cpu)
+        return estimate_training_step(
+            config, inputs, training, part, hardware, cpus=self.resources.cpu, examples="families_per_step"
+        )
 
 
 def _config(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from foldase_models.errors import ModelError
 from foldase_models.folding.alphafold.config import AlphaFoldConfig
 from foldase_models.planning import AlphaFoldTrainee, EsmFoldTrainee, Part
 from foldase_models.training.config import TrainingConfig
@@ -154,19 +153,27 @@ class TrainFolding(Operator[TrainInputs, TrainOutputs]):
         return TrainOutputs(model=tree, structures=folder, scores=scores)
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
-        """From the sizes, for chains as long as the crop; nothing of weights that are still to be read."""
-        if not isinstance(known.get("weights"), Path | None):
-            return None
+        """From the sizes, for chains as long as the crop.
+
+        Of weights that are still to be read, only what is wrong with their training.
+
+        Raises:
+            BadInput: sizes or numbers that contradict each other.
+        """
         given = {name: value for name, value in known.items() if name not in ("structures", "files")}
         try:
             inputs = TrainInputs.model_construct(**given)
-            config = _config(inputs)
-            if config is None:
-                return None
-            trainee, part, training = _trainee(inputs, config), _part(inputs, inputs.crop), _training(inputs)
-        except (ModelError, TypeError):
+            there = "weights" in known and isinstance(known["weights"], Path | None)
+            with model_errors("model"):
+                config = _config(inputs) if there else None
+            trainee = None if config is None else _trainee(inputs, config)
+            with recipe_errors(TrainInputs):
+                part, training = _part(inputs, inputs.crop), _training(inputs)
+        except TypeError:
             return None
-        return estimate_training_step(trainee, inputs, training, part, hardware, cpus=self.resources.cpu)
+        return estimate_training_step(
+            trainee, inputs, training, part, hardware, cpus=self.resources.cpu, examples="structures_per_step"
+        )
 
 
 def _files(inputs: TrainInputs) -> list[tuple[str, Path]]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from foldase_models.errors import ModelError
 from foldase_models.language.decoder.config import VOCABULARY, DecoderConfig
 from foldase_models.planning import Part
 from foldase_models.training.config import OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -150,16 +149,23 @@ class TrainLanguage(Operator[TrainInputs, TrainOutputs]):
         return TrainOutputs(model=tree, scores=scores)
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
-        """From the sizes; nothing can be said of a model that is still to be read."""
-        if known.get("weights") is not None:
-            return None
+        """From the sizes; of a model that is still to be read, only what is wrong with its training.
+
+        Raises:
+            BadInput: sizes or numbers that contradict each other.
+        """
         given = {name: value for name, value in known.items() if name not in ("sequences", "families")}
         try:
             inputs = TrainInputs.model_construct(**given)
-            config, part, training = _new_config(inputs), _part(inputs), _training(inputs)
-        except (ModelError, TypeError):
+            with recipe_errors(TrainInputs):
+                new = "weights" in known and known["weights"] is None
+                config = _new_config(inputs) if new else None
+                part, training = _part(inputs), _training(inputs)
+        except TypeError:
             return None
-        return estimate_training_step(config, inputs, training, part, hardware, cpus=self.resources.cpu)
+        return estimate_training_step(
+            config, inputs, training, part, hardware, cpus=self.resources.cpu, examples="blocks_per_step"
+        )
 
 
 def config_of(inputs: TrainInputs) -> DecoderConfig:

@@ -20,6 +20,8 @@ from foldase_workflows.spec.steps import CheckedStep, Item
 
 CacheProbe = Callable[[str, Mapping[str, Any]], Mapping[str, Any] | None]
 """Given ``name@version`` and all inputs, the outputs that the cache holds for them, or None."""
+ITEMS_LOOKED_AT = 32
+"""Items of a scattered step, at most, whose inputs are held against what the operator refuses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class PlannedStep:
     ``inputs`` are values where they are known before the run and the expression as text elsewhere.
     ``cached`` is None where it cannot be known; ``items`` is the number of items of a scattered step, None
     where it depends on results; ``estimate`` is for one item. ``runs`` is False when ``if`` says so already.
+    ``refusal`` is why the operator would refuse these inputs, with the place in the document.
     """
 
     name: str
@@ -42,6 +45,7 @@ class PlannedStep:
     items: int | None = None
     runs: bool | None = True
     fits: bool = True
+    refusal: BadInput | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For the API and ``--json``."""
@@ -57,6 +61,7 @@ class PlannedStep:
             "items": self.items,
             "runs": self.runs,
             "fits": self.fits,
+            "refusal": self.refusal.to_json() if self.refusal else None,
         }
 
 
@@ -66,13 +71,15 @@ class Plan:
 
     ``seconds`` is a range: at best independent steps run side by side on one node, at worst all steps run
     one after another. Steps that are expected from the cache and steps without an estimate count as
-    nothing; ``unknown`` is the number of the latter. ``memory_bytes`` is the peak of the largest step.
+    nothing; ``unknown`` is the number of the latter, ``refused`` that of steps that would fail because of
+    their inputs. ``memory_bytes`` is the peak of the largest step.
     """
 
     steps: tuple[PlannedStep, ...]
     seconds: tuple[float, float]
     memory_bytes: int
     unknown: int = 0
+    refused: int = 0
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -88,6 +95,7 @@ class Plan:
             "memory_bytes": self.memory_bytes,
             "cached": self.cached,
             "unknown": self.unknown,
+            "refused": self.refused,
             "warnings": list(self.warnings),
         }
 
@@ -130,7 +138,8 @@ def plan(
         steps=steps,
         seconds=_seconds(steps, known),
         memory_bytes=max((step.estimate.memory_bytes for step in counted if step.estimate), default=0),
-        unknown=sum(1 for step in counted if step.estimate is None),
+        unknown=sum(1 for step in counted if step.estimate is None and step.refusal is None),
+        refused=sum(1 for step in steps if step.refusal is not None),
         warnings=warnings,
     )
 
@@ -187,6 +196,17 @@ def _place_of_request(checked: CheckedWorkflow, step: CheckedStep, name: str) ->
     return ("steps", step.name, "uses")
 
 
+def _path_of_fault(checked: CheckedWorkflow, step: CheckedStep, error: BadInput) -> Path:
+    """Where the document says what the operator refuses; the step, where the operator does not tell."""
+    field = (error.location and error.location.path) or ""
+    kind, _, name = field.partition(".")
+    if kind == "resources" and name:
+        place = _place_of_request(checked, step, name)
+        if place[0] == "defaults":
+            return place
+    return ("steps", step.name, *field.split(".")) if field else ("steps", step.name)
+
+
 def this_machine() -> Hardware:
     """The cores and the memory of this machine, without accelerators."""
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
@@ -218,7 +238,9 @@ class _Planner:
         cached: bool | None = False
         if runs is not False and step.cache == "use":
             cached = self._cached(step, items) if runs else None
-        estimate = step.estimate(known, self.hardware)
+        estimate, refusal = self._estimate(step, known, first)
+        if refusal is None:
+            refusal = self._refusal_of_others(step, items)
         return PlannedStep(
             name=step.name,
             uses=step.uses,
@@ -231,7 +253,29 @@ class _Planner:
             items=len(items) if items is not None else None,
             runs=runs,
             fits=estimate is None or estimate.memory_bytes <= self.hardware.memory_bytes,
+            refusal=None if cached or runs is False else refusal,
         )
+
+    def _estimate(
+        self, step: CheckedStep, known: Mapping[str, Any], item: Item | None
+    ) -> tuple[Estimate | None, BadInput | None]:
+        """What the step takes, or why its operator would refuse the inputs."""
+        try:
+            return step.estimate(known, self.hardware), None
+        except BadInput as error:
+            path = _path_of_fault(self.checked, step, error)
+            place = self.checked.document.places.locate(path)
+            message = error.message if item is None else f"item {item.key}: {error.message}"
+            return None, BadInput(message, code=error.code, location=place, hint=error.hint)
+
+    def _refusal_of_others(self, step: CheckedStep, items: list[Item] | None) -> BadInput | None:
+        """Why an item would be refused that is not the first, which the estimate is of."""
+        for item in (items or [])[1:ITEMS_LOOKED_AT]:
+            known = _known_inputs(self.checked, step, self.scope, item, strict=False)
+            refusal = self._estimate(step, known, item)[1]
+            if refusal is not None:
+                return refusal
+        return None
 
     def _runs(self, step: CheckedStep) -> bool | None:
         """Whether the step runs: False when ``if`` says so or a step it takes from does not run."""

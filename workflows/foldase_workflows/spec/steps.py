@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from foldase_workflows.contracts.artifacts import Artifact
+from foldase_workflows.contracts.errors import BadInput
 from foldase_workflows.contracts.failures import OUT_OF_MEMORY, Cause
 from foldase_workflows.contracts.operator import Estimate, Hardware, Operator, Resources
 from foldase_workflows.contracts.types import PortType
 from foldase_workflows.spec import quantities
 from foldase_workflows.spec.expressions.template import Template
 from foldase_workflows.spec.models import DefaultsSpec, ResourcesSpec, RetrySpec, StepSpec
+from foldase_workflows.spec.ports import ports_of_operator
 from foldase_workflows.spec.quantities import Factor
 from foldase_workflows.spec.values import RETRY_CAUSES
 
@@ -146,19 +149,35 @@ class CheckedStep:
         return quantities.parse_allowance(self.allow_failures, items)
 
     def estimate(self, known: Mapping[str, Any], hardware: Hardware) -> Estimate | None:
-        """What the operator expects for these inputs, which need not be all; None where it cannot say."""
+        """What the operator expects for these inputs, which need not be all; None where it cannot say.
+
+        Raises:
+            BadInput: the run would refuse them, whatever the files hold that are not there yet.
+        """
         readable = {name: _with_artifacts(value) for name, value in known.items()}
         try:
             ranks = self.request.ranks_of(self.operator)
             return self.operator.estimate(readable, replace(hardware, ranks=ranks))
+        except BadInput:
+            if self._all_values_in(known):
+                raise
+            return None
         except _ESTIMATE_FAULTS:
             # An estimate is advice: a value it did not expect must not stop a plan or a run.
             return None
 
+    def _all_values_in(self, known: Mapping[str, Any]) -> bool:
+        """Whether nothing but files is missing: an estimate takes the default of what it is not told."""
+        ports = ports_of_operator(self.operator).signature.inputs.values()
+        return all(port.name in known or port.type.is_artifact for port in ports)
+
     def resources(self, inputs: Mapping[str, Any], hardware: Hardware | None) -> Resources:
         """What one attempt with these inputs reserves on a node of this kind."""
         asks = "auto" in (self.request.cpu, self.request.memory_bytes, self.request.gpu)
-        estimate = self.estimate(inputs, hardware) if asks and hardware is not None else None
+        estimate = None
+        if asks and hardware is not None:
+            with suppress(BadInput):  # who asks for the estimate itself is told
+                estimate = self.estimate(inputs, hardware)
         return self.request.resources(self.operator, estimate, hardware)
 
 

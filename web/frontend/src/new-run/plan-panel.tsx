@@ -118,7 +118,9 @@ function PlanState({ plan, complete, ready, missing }: PlanStateProps) {
   return (
     <>
       {plan.data.cached === plan.data.steps.length && (
-        <Notice title="Everything is computed already">This run will only collect earlier results.</Notice>
+        <div className={classes.collected}>
+          <Notice title="Everything is computed already">This run will only collect earlier results.</Notice>
+        </div>
       )}
       <PlanSummary plan={plan.data} stale={plan.isPlaceholderData} />
     </>

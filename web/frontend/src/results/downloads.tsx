@@ -25,7 +25,7 @@ export function Downloads({ outputs, run }: { outputs: ResultOutputs; run: strin
         ))}
       </ul>
       <p className={classes.note}>
-        Everything else that the run made is under{" "}
+        {all.length > 0 ? "Everything else that" : "What"} the run made is under{" "}
         <Link to="/runs/$id" params={{ id: run }} search={{ tab: "artifacts" }}>
           artifacts
         </Link>

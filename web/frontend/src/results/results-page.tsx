@@ -15,8 +15,10 @@ import { FoldFailures } from "./fold-failures";
 import { findOutputs } from "./outputs";
 import { PredictionsView } from "./predictions-view";
 import classes from "./results.module.css";
+import { readValues } from "./run-values";
 import { ScorePanel } from "./score-table";
 import { useFoldResults } from "./use-fold-results";
+import { ValuesPanel } from "./values-panel";
 
 const route = getRouteApi("/runs/$id/results");
 
@@ -51,7 +53,9 @@ export function ResultsPage() {
 function LoadedResults({ run, items }: { run: Run; items: RunArtifact[] }) {
   const outputs = useMemo(() => findOutputs(items), [items]);
   const folds = useFoldResults(outputs);
-  const nothing = outputs.predictions.length === 0 && outputs.tables.length === 0;
+  const values = useMemo(() => readValues(run.outputs), [run.outputs]);
+  const hasValues = values.tables.length > 0 || values.others.length > 0;
+  const nothing = outputs.predictions.length === 0 && outputs.tables.length === 0 && !hasValues;
   const scores = outputs.tables.map(({ artifact }) => (
     <ScorePanel key={artifact.digest} artifact={artifact} />
   ));
@@ -84,6 +88,7 @@ function LoadedResults({ run, items }: { run: Run; items: RunArtifact[] }) {
       {outputs.predictions.length > 0 && folds && (
         <PredictionsView outputs={outputs} folds={folds} scores={scores} />
       )}
+      {hasValues && <ValuesPanel values={values} />}
       {items.length > 0 && <Downloads outputs={outputs} run={run.id} />}
     </Page>
   );

@@ -10,11 +10,26 @@ import classes from "./curves.module.css";
 
 const HEIGHT = 150;
 const LOGARITHMIC = 3;
+/** Above and below a curve, as a share of its height. */
+const ROOM = 0.1;
+/** Lines lie at round numbers: with fewer digits one of them would have a wrong label. */
+const TICK_DIGITS = 6;
 /** Distances of lines that are round in binary units. */
 const BINARY = Array.from({ length: 60 }, (_, power) => 2 ** power);
 
 function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** A single value makes no line: it is shown as a point. */
+function isAlone(plot: uPlot): boolean {
+  return plot.data[0].length === 1;
+}
+
+/** From the lowest to the highest value with room around them; what is always 0 needs little. */
+function heights(_: uPlot, low: number | null, high: number | null): uPlot.Range.MinMax {
+  if (low === null || high === null) return [null, null];
+  return low === 0 && high === 0 ? [0, 1] : uPlot.rangeNum(low, high, ROOM, true);
 }
 
 function options(
@@ -34,17 +49,18 @@ function options(
     height: HEIGHT,
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
-    scales: { x: { time: false }, y: { distr: log ? LOGARITHMIC : 1 } },
+    scales: { x: { time: false }, y: log ? { distr: LOGARITHMIC } : { range: heights } },
     axes: [
       { ...axis, size: 24 },
       {
         ...axis,
         size: 60,
         ...(isBytes(name) && !log ? { incrs: BINARY } : {}),
-        values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : formatMetric(name, tick, 3))),
+        values: (_, ticks) =>
+          ticks.map((tick) => (tick == null ? "" : formatMetric(name, tick, TICK_DIGITS))),
       },
     ],
-    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: false }, spanGaps: false }],
+    series: [{}, { stroke: colour("--accent"), width: 1.5, points: { show: isAlone }, spanGaps: false }],
     hooks: { setCursor: [(plot) => onHover(plot.cursor.idx ?? null)] },
   };
 }

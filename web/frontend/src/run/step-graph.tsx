@@ -35,7 +35,7 @@ interface Shape {
 }
 
 const ROOMY: Shape = { vertical: false, compact: false, width: 190, height: 58 };
-const COMPACT: Shape = { vertical: false, compact: true, width: 140, height: 42 };
+const COMPACT: Shape = { vertical: false, compact: true, width: 160, height: 42 };
 const NARROW: Shape = { vertical: true, compact: true, width: 140, height: 42 };
 
 /** What fits into a frame of this width, in pixels. */

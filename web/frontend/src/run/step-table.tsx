@@ -97,7 +97,7 @@ function Doing({ step }: { step: StepSummary }) {
     );
   }
   if (step.state === "failed") return <span className={classes.message}>{step.error?.message}</span>;
-  if (step.waiting_for) return <span className={classes.message}>{step.waiting_for}</span>;
+  if (step.waiting_for) return <span className={classes.message}>Waiting: {step.waiting_for}</span>;
   if (step.state === "skipped") return <span className={classes.message}>{step.message}</span>;
   return null;
 }

@@ -81,7 +81,7 @@ function RunProgress({ run }: { run: RunSummary }) {
     <div className={classes.progress} title={title}>
       {run.state === "running" && <ProgressBar value={run.progress ?? 0} label={`Progress of ${run.name}`} />}
       <span>
-        {done} of {total} steps
+        {done} of {total} {total === 1 ? "step" : "steps"}
       </span>
     </div>
   );

@@ -37,15 +37,16 @@ function mostly(kinds: unknown): string {
   return first && first[0] !== "compute" ? `, mostly ${first[0]}` : "";
 }
 
-/** With an optimizer that compresses: in how many steps ranks exchange anything, and how much on average. */
+/** What a rank sends; with an optimizer that compresses, in how many steps, and how much on average. */
 function exchanged({ options, exchanges, sent_bytes: sent }: Record<string, unknown>): string[] {
-  if (!isRecord(exchanges) || !isRecord(exchanges.steps_of) || !isRecord(options)) return [];
+  const bytes = Object.values(isRecord(sent) ? sent : {}).reduce<number>((a, b) => a + Number(b), 0);
+  const amount = bytes > 0 ? [`${formatBytes(bytes)} sent a step`] : [];
+  if (!isRecord(exchanges) || !isRecord(exchanges.steps_of) || !isRecord(options)) return amount;
   const counts = Object.values(exchanges.steps_of).map((one) => (isRecord(one) ? Number(one.steps) : 0));
   const steps = counts.reduce((a, b) => a + b, 0);
-  const bytes = Object.values(isRecord(sent) ? sent : {}).reduce<number>((a, b) => a + Number(b), 0);
   return [
     `${String(options.optimizer)} exchanges in ${String(exchanges.rounds)} of ${steps} steps`,
-    `${formatBytes(bytes)} sent a step`,
+    ...amount,
   ];
 }
 
