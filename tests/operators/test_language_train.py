@@ -128,6 +128,21 @@ def test_what_it_takes_is_estimated_without_torch():
 
 
 @pytest.mark.parametrize(
+    ("given", "path", "message"),
+    [
+        ({"width": 17}, "with.width", "width 17 is no multiple of 4 heads"),
+        ({"width": 20}, "with.width", "rotary heads need an even width, got 5"),
+        ({"key_value_heads": 3}, "with.heads", "heads 4 is no multiple of key_value_heads 3"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_named_as_they_were_given(given, path, message):
+    with pytest.raises(BadInput) as caught:
+        language_train.OPERATOR.estimate({**NEW, **given}, Hardware(cpus=2, memory_bytes=2**33))
+    assert (caught.value.message, caught.value.location.path) == (message, path)
+    assert caught.value.hint.startswith("make ")
+
+
+@pytest.mark.parametrize(
     ("given", "ranks", "path", "hint"),
     [
         ({}, 1, "resources.ranks", "set resources.ranks to 2 or more, or optimizer to adamw"),

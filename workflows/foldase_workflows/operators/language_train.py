@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from foldase_models.errors import ModelError
 from foldase_models.language.decoder.config import VOCABULARY, DecoderConfig
 from foldase_models.planning import Part
 from foldase_models.training.config import OptimizerConfig, ScheduleConfig, TrainingConfig
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 INNER_UNIT = 8
 """Channels inside of a transition are a multiple of this."""
 FEWEST_POSITIONS = 1024
+_SIZES = {"hidden_size": "width", "num_attention_heads": "heads", "num_key_value_heads": "key_value_heads"}
+"""Inputs by the field of a configuration that each gives."""
 
 
 class _LanguageInputs(Ports):
@@ -191,17 +194,33 @@ def config_of(inputs: TrainInputs) -> DecoderConfig:
 
 def _new_config(inputs: TrainInputs) -> DecoderConfig:
     inner = inputs.inner_width or -(-8 * inputs.width // (3 * INNER_UNIT)) * INNER_UNIT
-    return DecoderConfig(
-        vocab_size=VOCABULARY[inputs.tokens],
-        hidden_size=inputs.width,
-        intermediate_size=inner,
-        num_hidden_layers=inputs.layers,
-        num_attention_heads=inputs.heads,
-        num_key_value_heads=inputs.key_value_heads or inputs.heads,
-        max_position_embeddings=max(inputs.block, FEWEST_POSITIONS),
-        tie_word_embeddings=inputs.tied,
-        tokens=inputs.tokens,
-    )
+    try:
+        return DecoderConfig(
+            vocab_size=VOCABULARY[inputs.tokens],
+            hidden_size=inputs.width,
+            intermediate_size=inner,
+            num_hidden_layers=inputs.layers,
+            num_attention_heads=inputs.heads,
+            num_key_value_heads=inputs.key_value_heads or inputs.heads,
+            max_position_embeddings=max(inputs.block, FEWEST_POSITIONS),
+            tie_word_embeddings=inputs.tied,
+            tokens=inputs.tokens,
+        )
+    except ModelError as error:
+        raise _in_words_of_sizes(error) from error
+
+
+def _in_words_of_sizes(error: ModelError) -> ModelError:
+    """An error of the configuration of a new model, naming the inputs that its sizes come from."""
+    message, location = error.message, error.location
+    for field, name in _SIZES.items():
+        message = message.replace(field, name)
+        location = name if location == field else location
+    hint = {
+        "width": "make width a multiple of twice the heads",
+        "heads": "make heads a multiple of key_value_heads",
+    }.get(location or "")
+    return ModelError(message, code=error.code, location=location, hint=hint)
 
 
 def _training(inputs: TrainInputs) -> TrainingConfig:

@@ -86,15 +86,21 @@ class DecoderConfig:
                 f"num_attention_heads {self.num_attention_heads} is no multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}",
                 code="bad_config",
+                location="num_attention_heads",
             )
         if not self.head_dim and self.hidden_size % self.num_attention_heads:
             raise ModelError(
                 f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads",
                 code="bad_config",
+                location="hidden_size",
                 hint="or give head_dim",
             )
         if self.head_width % 2:
-            raise ModelError(f"rotary heads need an even width, got {self.head_width}", code="bad_config")
+            raise ModelError(
+                f"rotary heads need an even width, got {self.head_width}",
+                code="bad_config",
+                location="hidden_size",
+            )
         if self.tokens not in get_args(Tokens):
             raise ModelError(
                 f"tokens must be one of {', '.join(get_args(Tokens))}, got {self.tokens!r}", code="bad_config"
