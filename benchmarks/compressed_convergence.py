@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from natural_families import NATURAL_LIKE
 from numpy.typing import NDArray
 from rank_processes import Gang
 
@@ -49,28 +50,6 @@ MODEL = DecoderConfig(
 )
 """335,040 parameters."""
 FAMILIES = 40
-NATURAL_LIKE = FamilyConfig(
-    alphabet=20,
-    length=60,
-    longest=150,
-    fold="layered",
-    own_energies=True,
-    contact_cutoff=8.0,
-    min_separation=6,
-    nearest_coupling=2,
-    ancestors=300,
-    ancestor_sweeps=6,
-    descendant_sweeps=1,
-    redrawn=0.5,
-    coupling=0.3,
-    coupling_spread=(0.0, 2.0),
-    field=0.8,
-    uneven=0.5,
-    variety=0.7,
-    stray=0.1,
-    gaps=0.08,
-)
-"""Lengths, conservation and gaps differ from family to family, and so does what letters mean."""
 COMPACT = FamilyConfig(alphabet=20, length=64, ancestors=300)
 """As in the workflow train-compressed: one length, and letters that mean the same in all families."""
 

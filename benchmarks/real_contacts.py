@@ -27,10 +27,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from natural_families import NATURAL_LIKE
 from numpy.typing import NDArray
 
 from foldase_models.coevolution import (
-    FamilyConfig,
     SeparationPrior,
     average_product_correction,
     couple,
@@ -51,28 +51,6 @@ from foldase_workflows.formats.letters import GAP, LETTERS
 MIN_SEPARATION, CUTOFF = 6, 8.0
 SHUFFLES = 5
 SHUFFLED = "model, shuffled columns"
-NATURAL_LIKE = FamilyConfig(
-    alphabet=20,
-    length=60,
-    longest=150,
-    fold="layered",
-    own_energies=True,
-    contact_cutoff=CUTOFF,
-    min_separation=MIN_SEPARATION,
-    nearest_coupling=2,
-    ancestors=300,
-    descendants=2,
-    ancestor_sweeps=6,
-    descendant_sweeps=1,
-    redrawn=0.5,
-    coupling=0.3,
-    coupling_spread=(0.0, 2.0),
-    field=0.8,
-    uneven=0.5,
-    variety=0.7,
-    stray=0.1,
-    gaps=0.08,
-)
 RECIPES = (NATURAL_LIKE, replace(NATURAL_LIKE, ancestors=60, descendants=3, generations=2, redrawn=0.6))
 """Stars of descent and trees, in turn."""
 UNSEEN = 1_000_003
